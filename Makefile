@@ -1,0 +1,43 @@
+# Two commands for a new user: `make demo` and `make test`.
+# PYTHON: the interpreter to build the environment with (3.11 to 3.13).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev,serving
+# uv where it is there, else venv + pip. EXTRAS=gpu,dev,serving installs CUDA too.
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test test-slow test-learn lint clean
+
+$(VENV)/.installed: pyproject.toml
+	@echo "Creating the environment in $(VENV) ..."
+ifdef UV
+	@test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
+	@uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'
+else
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+endif
+	@touch $@
+
+## demo: train, evaluate, predict, export and serve-load the embedded digits
+demo: $(VENV)/.installed
+	@$(BIN)/python -m visionkit.demo
+
+## test: the default suite
+test: $(VENV)/.installed
+	@$(BIN)/python -m pytest
+
+## test-slow: cross products over all backbones and long runs
+test-slow: $(VENV)/.installed
+	@$(BIN)/python -m pytest -m slow
+
+## test-learn: real trainings to stated figures
+test-learn: $(VENV)/.installed
+	@$(BIN)/python -m pytest -m learn
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

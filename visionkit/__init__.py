@@ -1,0 +1,59 @@
+"""visionkit: vision tasks on Keras 3, from image files to TF Serving.
+
+    import visionkit as vk
+
+    run = vk.run("digits_lenet5")                       # train a recipe
+    results = vk.predict(run.model, ["a.jpg", "b.png"])  # answers on files
+    vk.export(run.model, "saved_models/digits")          # a SavedModel
+
+Importing the package is cheap: TensorFlow and Keras are imported by the first name
+that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from visionkit._version import __version__
+
+# albumentations asks the network for a newer version when imported; never do that.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+if "tensorflow" not in sys.modules:
+    # TensorFlow reads these once, when it is imported. Errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+_PUBLIC = {
+    "BACKBONES": "visionkit.backbones",
+    "build_backbone": "visionkit.backbones",
+    "SOURCES": "visionkit.data",
+    "build_source": "visionkit.data",
+    "make_dataset": "visionkit.data",
+    "split_source": "visionkit.data",
+    "Order": "visionkit.data",
+    "Preprocessing": "visionkit.types",
+    "Results": "visionkit.types",
+    "ImageClassifier": "visionkit.tasks.classification",
+    "load": "visionkit.tasks.loading",
+    "predict": "visionkit.inference",
+    "export": "visionkit.exporting",
+    "run": "visionkit.training.run",
+    "evaluate": "visionkit.training.evaluation",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'visionkit' has no attribute {name!r}")
+    module = importlib.import_module(_PUBLIC[name])
+    # The modules `visionkit.export` and the function of that name would collide.
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,201 @@
+"""What every data source offers, and what follows from it for free."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypedDict
+
+import numpy as np
+
+
+class Record(TypedDict, total=False):
+    """One light record: where the image is, and its annotations.
+
+    Exactly one of `path` and `encoded` is present. Sizes and boxes are in pixels of
+    the upright image.
+    """
+
+    path: bytes  # the image file, as `os.fsencode` spells it
+    encoded: bytes  # the encoded image (JPEG, PNG)
+    label: int
+    boxes: np.ndarray  # (N, 4) float32, xyxy pixels
+    box_labels: np.ndarray  # (N,) int32
+    is_crowd: np.ndarray  # (N,) bool
+    is_difficult: np.ndarray  # (N,) bool
+    area: np.ndarray  # (N,) float32
+    mask_path: bytes  # index PNG of the same size as the image
+    mask_encoded: bytes
+    instance_masks: list[bytes]  # N compressed COCO RLE strings
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceInfo:
+    """What a source says of itself.
+
+    Args:
+        task: One of `visionkit.types.TASKS`.
+        class_names: Names in label order; no background class.
+        num_examples: Number of records.
+        split: "train", "validation", "test" or "all".
+        name: The kind of source, e.g. "image_folder".
+    """
+
+    task: str
+    class_names: tuple[str, ...]
+    num_examples: int
+    split: str = "all"
+    name: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background never counted."""
+        return len(self.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """A file or record that is not used, and why.
+
+    Args:
+        name: File or record.
+        rule: Dotted name of the rule, e.g. "image.empty".
+        detail: What was found, for a person.
+    """
+
+    name: str
+    rule: str
+    detail: str = ""
+
+
+# Column -> how it travels in tf.data. Ragged columns have one row per object.
+SCALAR_COLUMNS = ("path", "encoded", "label", "mask_path", "mask_encoded")
+RAGGED_COLUMNS = (
+    "boxes",
+    "box_labels",
+    "is_crowd",
+    "is_difficult",
+    "area",
+    "instance_masks",
+)
+
+
+class Source:
+    """A data set as records by index. Subclasses set `info` and write `record`.
+
+    Attributes:
+        info: A `SourceInfo`.
+        skipped: Files that the listing left out, as `Skip`s; they are not records.
+    """
+
+    info: SourceInfo
+    skipped: list[Skip]
+
+    def __len__(self) -> int:
+        return self.info.num_examples
+
+    def record(self, index: int) -> Record:
+        """The record at `index`, 0 <= index < len(self)."""
+        raise NotImplementedError(f"{type(self).__name__} must define `record(index)`.")
+
+    def record_name(self, index: int) -> str:
+        """What a message calls the record: its path, or `name[index]`."""
+        record = self.record(index)
+        if "path" in record:
+            import os
+
+            return os.fsdecode(record["path"])
+        return f"{self.info.name}[{index}]"
+
+    def labels(self) -> np.ndarray | None:
+        """(len,) int32 class of each record for classification, else None."""
+        if self.info.task != "classification":
+            return None
+        return np.array([self.record(i)["label"] for i in range(len(self))], np.int32)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All records as columns.
+
+        Scalar columns are (len,) arrays. A ragged column `x` (boxes and what lies
+        beside them) is `x`, its rows of all records one after another, with one shared
+        `row_splits` (len + 1,) int64.
+        """
+        records = [self.record(i) for i in range(len(self))]
+        columns: dict[str, np.ndarray] = {}
+        if not records:
+            return columns
+        for key in SCALAR_COLUMNS:
+            if key in records[0]:
+                dtype = np.int32 if key == "label" else object
+                columns[key] = np.array([r[key] for r in records], dtype)
+        for key in RAGGED_COLUMNS:
+            if key in records[0]:
+                rows = [r[key] for r in records]
+                columns["row_splits"] = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+                if key == "instance_masks":
+                    columns[key] = np.array([m for row in rows for m in row], object)
+                else:
+                    columns[key] = np.concatenate(rows)
+        return columns
+
+    def raw_dataset(self, seed=None):
+        """One pass over all records, encoded bytes still unread or undecoded.
+
+        Args:
+            seed: () int64, Python or tensor (it may be traced); the pass is shuffled
+                by it alone. None keeps the source's order.
+
+        Returns:
+            A `tf.data.Dataset` of dicts: "index" () int64 and the record's keys as
+            tensors: scalars as (), ragged columns as (N, ...).
+        """
+        import tensorflow as tf
+
+        n = len(self)
+        columns = {
+            key: tf.constant(value.tolist() if value.dtype == object else value)
+            for key, value in self.columns().items()
+        }
+
+        def gather(position):
+            index = position
+            if seed is not None:
+                # A permutation by arithmetic: no buffer, and any position is O(1).
+                pair = tf.stack([tf.cast(seed, tf.int64), tf.constant(n, tf.int64)])
+                index = tf.random.experimental.index_shuffle(position, pair, n - 1)
+            return {"index": index, **gather_columns(columns, index)}
+
+        return tf.data.Dataset.range(n).map(gather)
+
+
+def gather_columns(columns, index):
+    """The record at `index` () int64 out of `columns` of tensors; graph code."""
+    import tensorflow as tf
+
+    record = {}
+    for key, value in columns.items():
+        if key in SCALAR_COLUMNS:
+            record[key] = tf.gather(value, index)
+        elif key in RAGGED_COLUMNS:
+            start, stop = columns["row_splits"][index], columns["row_splits"][index + 1]
+            record[key] = value[start:stop]
+    return record
+
+
+class Subset(Source):
+    """Some records of another source, by index, in the order given."""
+
+    def __init__(self, source: Source, indices, split: str):
+        self.source = source
+        self.indices = np.asarray(indices, np.int64)
+        self.skipped = []
+        self.info = dataclasses.replace(
+            source.info, num_examples=len(self.indices), split=split
+        )
+
+    def record(self, index: int) -> Record:
+        """The record at `index` of the subset."""
+        return self.source.record(int(self.indices[index]))
+
+    def record_name(self, index: int) -> str:
+        """The name that the whole source gives the record."""
+        return self.source.record_name(int(self.indices[index]))

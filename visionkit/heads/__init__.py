@@ -1,0 +1,1 @@
+"""Heads: from pyramid levels to a task's raw outputs (logits, deltas)."""

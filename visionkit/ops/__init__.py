@@ -1,0 +1,1 @@
+"""Pure functions on tensors: `keras.ops` only, XLA-safe, no state."""

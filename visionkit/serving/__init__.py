@@ -1,0 +1,1 @@
+"""What lies between a trained model and a server: checking, publishing, warming up."""

@@ -1,0 +1,126 @@
+"""What every task shares: compiling, answering, saving."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+
+from visionkit.types import Preprocessing
+
+
+class VisionTask(keras.Model):
+    """A functional Keras model with a backbone, raw outputs and an answer.
+
+    `model(x)` gives raw outputs (logits, deltas), which the loss reads.
+    `model.predict(x)` gives answers, through `predictor`: the same layers followed by
+    `postprocess`, the graph that an export serves.
+
+    A subclass builds its graph in the constructor, hands it to this one, and defines
+    `compile` and `_init_config`.
+
+    Attributes:
+        task: One of `visionkit.types.TASKS`.
+        backbone: The nested `keras.Model`.
+        preprocessing: `Preprocessing` that turns files into the model's input.
+        class_names: Names in label order.
+        postprocess: Layer from raw outputs to answers.
+    """
+
+    task: str
+
+    def __init__(
+        self,
+        images,
+        outputs,
+        *,
+        backbone,
+        postprocess,
+        preprocessing: Preprocessing,
+        class_names,
+        **kwargs,
+    ):
+        super().__init__(inputs=images, outputs=outputs, **kwargs)
+        self.backbone = backbone
+        self.postprocess = postprocess
+        self.preprocessing = preprocessing
+        self.class_names = tuple(class_names)
+
+    @functools.cached_property
+    def predictor(self) -> keras.Model:
+        """Functional model from images (B, h, w, C) 0..255 to the answers.
+
+        It shares this model's weights; it is not part of what is saved.
+        """
+        outputs = self.postprocess(self.output)
+        return keras.Model(self.input, outputs, name=f"{self.name}_predictor")
+
+    def predict(self, x, **kwargs):
+        """Answers for images of the model's size, as a dict of NumPy arrays.
+
+        Args:
+            x: (N, h, w, C) 0..255 array, or a data set of such batches.
+            **kwargs: As for `keras.Model.predict`.
+        """
+        return self.predictor.predict(x, **kwargs)
+
+    def predict_on_batch(self, x):
+        """Answers for one batch (B, h, w, C) 0..255, as a dict of NumPy arrays."""
+        return self.predictor.predict_on_batch(x)
+
+    def _init_config(self) -> dict:
+        """The constructor's arguments beside those that every task has."""
+        raise NotImplementedError(f"{type(self).__name__} must define `_init_config`.")
+
+    def get_config(self):
+        """The constructor's arguments, so that `load_model` gives back the task."""
+        return {
+            "name": self.name,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "preprocessing": self.preprocessing.get_config(),
+            "class_names": list(self.class_names),
+            **self._init_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The model that `get_config` described, with fresh weights."""
+        config = dict(config)
+        config["backbone"] = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects=custom_objects
+        )
+        config["preprocessing"] = Preprocessing.from_config(config["preprocessing"])
+        return cls(**config)
+
+    def compile_from_config(self, config):
+        """Compile as before saving. Keras skips this for an overridden `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+
+def default_preprocessing(backbone: keras.Model, resize: str) -> Preprocessing:
+    """Preprocessing for the backbone's input size, or 224x224 where it is dynamic."""
+    height, width, channels = backbone.input.shape[1:]
+    return Preprocessing((height or 224, width or 224), resize, channels)
+
+
+def check_class_names(num_classes: int, class_names) -> tuple[str, ...]:
+    """The names, or "0", "1", ... where none are given.
+
+    Raises:
+        ValueError: Their number is not `num_classes`, or that is less than 2.
+    """
+    if num_classes < 2:
+        raise ValueError(
+            "`num_classes` must be at least 2 (background is never counted). "
+            f"Received: num_classes={num_classes}"
+        )
+    if class_names is None:
+        return tuple(str(i) for i in range(num_classes))
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"`class_names` must have num_classes={num_classes} names. "
+            f"Received: {len(class_names)} names"
+        )
+    return tuple(class_names)
