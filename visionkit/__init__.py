@@ -31,6 +31,7 @@ _PUBLIC = {
     "build_source": "visionkit.data",
     "make_dataset": "visionkit.data",
     "split_source": "visionkit.data",
+    "build_transforms": "visionkit.data.transforms",
     "Order": "visionkit.data",
     "Preprocessing": "visionkit.types",
     "Results": "visionkit.types",

@@ -69,12 +69,6 @@ class LeNet5Top(layers.Layer):
         self.logits = layers.Dense(num_classes, dtype="float32", name="logits")
 
     def call(self, features, training=None):
-        if tuple(features.shape[1:]) != (5, 5, 16):
-            raise ValueError(
-                "The published top of LeNet-5 reads (5, 5, 16) features, those of a "
-                f"32x32 image. Received: features of shape {tuple(features.shape[1:])}."
-                " Build the backbone with image_size=(32, 32), or use top='pooled'."
-            )
         x = self.f6(self.flatten(self.c5(features)))
         return self.logits(self.dropout(x, training=training))
 
@@ -83,33 +77,45 @@ class LeNet5Top(layers.Layer):
         return {**super().get_config(), **config}
 
 
-# Backbone -> published top. The rest publish a pooled one.
-PAPER_TOPS = {"lenet5": LeNet5Top}
+# Backbone -> published top and the features it reads. The rest publish a pooled one.
+PAPER_TOPS = {"lenet5": (LeNet5Top, (5, 5, 16), "32x32")}
 
 
-def build_top(top: str, backbone_name: str, num_classes: int, dropout: float):
-    """The layer that turns the last level into logits.
+def build_top(top: str, backbone, num_classes: int, dropout: float, features):
+    """Logits from the last level of a backbone.
 
     Args:
-        top: `"pooled"` or `"paper"` (the published top of that backbone).
-        backbone_name: An entry of `BACKBONES`, or any name for `"pooled"`.
+        top: `"pooled"`, or `"paper"` (the published top of that backbone).
+        backbone: The backbone; `"paper"` goes by its name.
         num_classes: Number of classes.
         dropout: Share dropped before the logits.
+        features: (B, h, w, C), the last level.
+
+    Returns:
+        (B, num_classes) float32.
 
     Raises:
-        ValueError: `top` is neither, or the backbone has no published top.
+        ValueError: `top` is neither, the backbone has no published top, or the features
+            are not those of the published image size.
     """
     if top == "pooled":
-        return PooledTop(num_classes, dropout, name="top")
+        return PooledTop(num_classes, dropout, name="top")(features)
     if top != "paper":
         raise ValueError(f"`top` must be 'pooled' or 'paper'. Received: top={top!r}")
 
     from visionkit.backbones import BACKBONES
 
-    if backbone_name not in BACKBONES:
+    if backbone.name not in BACKBONES:
         raise ValueError(
-            f"The backbone {backbone_name!r} has no published top: it is not in "
+            f"The backbone {backbone.name!r} has no published top: it is not in "
             "`visionkit.BACKBONES`. Use top='pooled'."
         )
-    layer = PAPER_TOPS.get(backbone_name, PooledTop)
-    return layer(num_classes, dropout, name="top")
+    shape = tuple(features.shape[1:])
+    layer, expected, size = PAPER_TOPS.get(backbone.name, (PooledTop, shape, ""))
+    if shape != expected:
+        raise ValueError(
+            f"The published top of {backbone.name} reads features of shape {expected}, "
+            f"those of a {size} image. Received: {shape}. Build the backbone with "
+            "that image_size, or use top='pooled'."
+        )
+    return layer(num_classes, dropout, name="top")(features)

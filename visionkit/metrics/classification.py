@@ -142,8 +142,8 @@ class ClassificationEvaluator:
             ),
             "cross_entropy": float(self._cross_entropy / total),
             "per_class": [
-                dict(zip(("name", "support", "precision", "recall", "f1"), row))
-                for row in zip(
+                {"name": name, "support": n, "precision": p, "recall": r, "f1": f}
+                for name, n, p, r, f in zip(
                     self.class_names,
                     support.tolist(),
                     precision.tolist(),
@@ -195,8 +195,8 @@ class ClassificationEvaluator:
         if wrong.size:
             row = probabilities[wrong[0]]
             raise ValueError(
-                "Each row of probabilities must lie in [0, 1] and sum to 1; logits need "
-                f"a softmax first. Received: sum {row.sum():.6g}, minimum "
+                "Each row of probabilities must lie in [0, 1] and sum to 1; logits "
+                f"need a softmax first. Received: sum {row.sum():.6g}, minimum "
                 f"{row.min():.6g} for image {ids[wrong[0]]!r}"
             )
 

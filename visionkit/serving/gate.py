@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from visionkit.serving.report import Finding, GateReport
 from visionkit.serving.replay import Case, check_answers
+from visionkit.serving.report import Finding, GateReport
 
 SIGNATURES = ("serving_default", "images", "tensors", "tolerant")
 INPUT_TYPES = (tf.string, tf.uint8, tf.float32)
@@ -26,7 +26,10 @@ MAX_CONSTANT_BYTES = 1_000_000
 MAX_VARIABLES_RATIO = 1.05
 
 _PYTHON = "It runs Python, which a server does not have", "Use TensorFlow ops instead."
-_FILES = "It touches files", "Feed the content as an input of the signature."
+_FILES = (
+    "It touches files or the console",
+    "Make the content an input of the signature.",
+)
 _XLA = "A server runs with XLA disabled", "Trace the signature without jit_compile."
 _STATE = "It changes variables", "Trace with training=False, without random layers."
 _TABLE = "It needs a table that is initialised", "Use tf.gather on a constant."
@@ -35,8 +38,8 @@ _NO_KERNEL = "It has no CPU kernel in a stock server", "Use another op."
 # Op names (full match) -> problem and advice.
 DENIED = {
     r"PyFunc|PyFuncStateless|EagerPyFunc|NumpyFunction": _PYTHON,
-    r"ReadFile|WriteFile|MatchingFiles|.*Reader(V2)?|(TFRecord|TextLine)Dataset": _FILES,
-    r"(Fixed)?LengthRecordDataset.*|(Save|Restore).*|.*Summary(V2)?|Print(V2)?": _FILES,
+    r"ReadFile|WriteFile|MatchingFiles|(Save|Restore).*|.*Reader(V2)?": _FILES,
+    r"(TFRecord|TextLine|FixedLengthRecord)Dataset.*|.*Summary.*|Print(V2)?": _FILES,
     r"Xla.*": _XLA,
     r"Assign.*|Resource(Scatter|Apply).*|RngReadAndSkip|StatefulUniform.*": _STATE,
     r".*HashTable.*|LookupTable.*": _TABLE,
@@ -56,7 +59,8 @@ def run_gate(
         folder: The folder that holds `saved_model.pb`.
         parameter_bytes: Size of the model's weights, each counted once.
         cases: Inputs of every signature with the answers that are expected.
-        tolerance: Largest absolute difference allowed between float answers.
+        tolerance: Largest difference allowed between float answers, relative to the
+            largest of them where that exceeds 1.
 
     Returns:
         The report. The answers are not compared when the graph already fails.
@@ -76,7 +80,7 @@ def check_graph(folder: Path, parameter_bytes: int) -> list[Finding]:
     meta_graph = saved.meta_graphs[0]
     findings = list(_signature_findings(meta_graph.signature_def))
     for function, nodes, attributes in _reachable(meta_graph):
-        if attributes["_XlaMustCompile"].b if "_XlaMustCompile" in attributes else False:
+        if _must_compile(attributes):
             findings.append(Finding("_XlaMustCompile", function, *_XLA))
         for node in nodes:
             findings.extend(_node_findings(node, function))
@@ -121,7 +125,7 @@ def _node_findings(node, function: str) -> Iterator[Finding]:
         if not hasattr(tf.raw_ops, node.op):
             problem = "It is not an op of stock TensorFlow"
             yield Finding(node.op, function, problem, "Use TensorFlow ops instead.")
-    if "_XlaMustCompile" in node.attr and node.attr["_XlaMustCompile"].b:
+    if _must_compile(node.attr):
         yield Finding("_XlaMustCompile", function, *_XLA)
     if node.op == "Const" and node.attr["value"].ByteSize() > MAX_CONSTANT_BYTES:
         yield Finding(
@@ -131,6 +135,10 @@ def _node_findings(node, function: str) -> Iterator[Finding]:
             f"{MAX_CONSTANT_BYTES:,}",
             "Make it a variable, or compute it in the graph.",
         )
+
+
+def _must_compile(attributes) -> bool:
+    return "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
 
 
 def _reachable(meta_graph) -> Iterator[tuple]:

@@ -1,8 +1,18 @@
 """Tasks: one functional Keras model each, with its loss and its answer."""
 
+from __future__ import annotations
+
+import importlib
+
 # Task -> model name in a recipe -> class.
 MODELS = {
     "classification": {
         "classifier": "visionkit.tasks.classification:ImageClassifier",
     },
 }
+
+
+def model_class(task: str, name: str):
+    """The class of a model in `MODELS`; imports Keras."""
+    module, _, attribute = MODELS[task][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -62,9 +62,7 @@ class ImageClassifier(VisionTask):
         images = keras.Input(backbone.input.shape[1:], name="images")
         pyramid = backbone(images)
         last_level = max(pyramid, key=lambda level: int(level[1:]))
-        logits = build_top(top, backbone.name, num_classes, dropout)(
-            pyramid[last_level]
-        )
+        logits = build_top(top, backbone, num_classes, dropout, pyramid[last_level])
         super().__init__(
             images,
             logits,

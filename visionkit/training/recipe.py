@@ -55,7 +55,8 @@ class DataRecipe(_Section):
     source: str
     root: str | None = None
     train: dict[str, Any] = {}
-    validation: float | dict[str, Any] = pydantic.Field(0.2)
+    validation: float | dict[str, Any] = 0.2
+    split_seed: pydantic.NonNegativeInt = 0
     batch_size: pydantic.PositiveInt = 32
     exif: Literal["apply", "ignore"] = "apply"
     max_bad: float = pydantic.Field(0.01, ge=0, le=1)

@@ -52,21 +52,30 @@ def printable(text) -> str:
 
 def class_name(names: Sequence[str] | None, label: int) -> str:
     """The drawable name of class `label`; "class 7" where there is none to draw."""
-    if names is not None and 0 <= label < len(names):
-        name = printable(names[label])
-        if name.strip(REPLACEMENT + " "):
-            return name
-    return f"class {label}"
+    known = names is not None and 0 <= label < len(names)
+    return drawable_name(names[label], label) if known else f"class {label}"
+
+
+def drawable_name(name: str, label: int) -> str:
+    """`name` as the font can draw it; "class 7" where nothing of it can be drawn."""
+    name = printable(name)
+    return name if name.strip(REPLACEMENT + " ") else f"class {label}"
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters, the cut marked by an ellipsis."""
-    return text if len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
+    """At most `limit` characters: an ellipsis for the middle, both ends kept.
+
+    Names of one data set often begin alike and differ at the end.
+    """
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 3
+    return text[: limit - 1 - tail].rstrip() + "…" + text[len(text) - tail :].lstrip()
 
 
 def fit(text: str, face, width: float) -> str:
     """The longest beginning of `text` that `face` draws within `width` pixels."""
-    text = shorten(text, 500)
+    text = text[:500]
     if face.getlength(text) <= width:
         return text
     lengths = range(len(text))

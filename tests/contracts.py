@@ -1,0 +1,98 @@
+"""What every entry of a table must do; the tables' tests call these."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+
+def check_backbone(name: str, folder, *, compiled: bool = True) -> None:
+    """Levels, sizes, channels, dtypes, XLA, saving, freezing and mixed precision.
+
+    Args:
+        name: A key of `BACKBONES`.
+        folder: An empty folder to save into.
+        compiled: Whether to compile with XLA too (seconds, TensorFlow only).
+    """
+    from visionkit.backbones import CLASSIFICATION_ONLY, build_backbone
+
+    backbone = build_backbone(name)
+    assert backbone.name == name
+    assert backbone.input.name == "images"
+    levels = list(backbone.output)
+    assert levels == sorted(levels)
+    pyramid = name not in CLASSIFICATION_ONLY
+    for height, width in ((64, 96), (75, 101)):
+        images = _images(height, width, 3)
+        features = backbone.predict_on_batch(images)
+        fixed = build_backbone(name, (height, width)).output
+        for level, value in features.items():
+            assert fixed[level].shape[1:] == value.shape[1:]
+            stride = 2 ** int(level[1:])
+            if pyramid:
+                assert value.shape[1:3] == (-(-height // stride), -(-width // stride))
+    for level, value in backbone(images.astype("float32")).items():
+        np.testing.assert_allclose(value, features[level], atol=1e-5)
+
+    backbone.save(folder / "backbone.keras")
+    reloaded = keras.models.load_model(folder / "backbone.keras")
+    for level, value in reloaded.predict_on_batch(images).items():
+        np.testing.assert_allclose(value, features[level], atol=1e-6)
+    if compiled and keras.backend.backend() == "tensorflow":
+        _check_compiled(backbone, images, features)
+    _check_frozen(name, levels[0], folder)
+    _check_grey_half_precision(name)
+
+
+def _images(height: int, width: int, channels: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (2, height, width, channels), dtype="uint8")
+
+
+def _check_compiled(backbone, images, features) -> None:
+    """Nested in another model and under XLA, the features are the same."""
+    import tensorflow as tf
+
+    inputs = keras.Input(images.shape[1:])
+    outer = keras.Model(inputs, backbone(inputs))
+    outputs = tf.function(outer, jit_compile=True)(images.astype("float32"))
+    for level, value in outputs.items():
+        scale = np.abs(features[level]).max()
+        np.testing.assert_allclose(value, features[level], atol=1e-4 * scale)
+
+
+def _check_frozen(name: str, level: str, folder) -> None:
+    """Up to a level nothing trains or moves, beyond it everything does, also saved."""
+    from visionkit.backbones import build_backbone
+
+    backbone = build_backbone(name, (64, 96), freeze=(level,))
+    backbone.save(folder / "frozen.keras")
+    reloaded = keras.models.load_model(folder / "frozen.keras")
+    images = _images(64, 96, 3).astype("float32")
+    for model in (backbone, reloaded):
+        below = {x.name for x in keras.Model(model.input, model.output[level]).layers}
+        for layer in model.layers:
+            assert layer.trainable == (layer.name not in below)
+        # Training mode, so that statistics of batch normalisation would move.
+        before = model(images, training=False)[level]
+        np.testing.assert_allclose(model(images, training=True)[level], before)
+        np.testing.assert_allclose(model(images, training=False)[level], before)
+
+
+def _check_grey_half_precision(name: str) -> None:
+    """One channel, in half precision: images enter in float32, features are finite."""
+    from visionkit.backbones import build_backbone
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        backbone = build_backbone(name, (64, 96), channels=1)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert backbone.input.dtype == "float32"
+    assert backbone.get_layer("normalization").output.dtype == "float32"
+    for value in backbone(_images(64, 96, 1)).values():
+        assert keras.backend.standardize_dtype(value.dtype) == "bfloat16"
+        assert np.isfinite(
+            keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))
+        ).all()

@@ -1,0 +1,129 @@
+"""The classifier is an ordinary Keras model whose answers survive saving."""
+
+import keras
+import numpy as np
+import pytest
+
+import visionkit as vk
+from visionkit.losses.classification import SoftmaxCrossentropy
+
+
+def toy_backbone(channels=3):
+    images = keras.Input((24, 40, channels), name="images")
+    x = keras.layers.Rescaling(1 / 127.5, -1)(images)
+    x = keras.layers.Conv2D(8, 3, 2, "same", activation="relu")(x)
+    y = keras.layers.Conv2D(12, 3, 2, "same", activation="relu")(x)
+    return keras.Model(images, {"P1": x, "P2": y}, name="toy")
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 32)
+    images = rng.integers(0, 256, (32, 24, 40, 3)).astype("uint8")
+    images[..., 0] = labels[:, None, None] * 36
+    return images, labels
+
+
+def test_fit_evaluate_predict_save_load_continue(data, tmp_path):
+    images, labels = data
+    model = vk.ImageClassifier(toy_backbone(), 7, label_smoothing=0.1, dropout=0.1)
+    model.compile(keras.optimizers.AdamW(1e-2))
+    first = model.fit(images, labels, epochs=30, verbose=0).history["loss"]
+    assert first[-1] < 0.7 * first[0]
+    answers = model.predict(images, verbose=0)
+    assert answers["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(answers["probabilities"].sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(
+        answers["labels"], answers["probabilities"].argmax(-1)
+    )
+
+    model.save(tmp_path / "model.keras")
+    again = vk.load(tmp_path / "model.keras")
+    assert type(again) is vk.ImageClassifier and again.class_names == model.class_names
+    assert again.preprocessing == model.preprocessing
+    np.testing.assert_allclose(
+        again.predict(images, verbose=0)["probabilities"],
+        answers["probabilities"],
+        atol=1e-6,
+    )
+    # Compiled as before: optimizer state, loss and metrics.
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
+    scores = [m.evaluate(images, labels, verbose=0) for m in (model, again)]
+    np.testing.assert_allclose(*scores, rtol=1e-5)
+    again.fit(images, labels, epochs=1, verbose=0)
+
+
+def test_evaluate_reports_top_1_and_top_5(data):
+    images, labels = data
+    model = vk.ImageClassifier(toy_backbone(), 7)
+    model.compile()
+    scores = model.evaluate(images, labels, verbose=0, return_dict=True)
+    answers = model.predict(images, verbose=0)
+    top_5 = np.argsort(-answers["probabilities"])[:, :5]
+    assert scores["accuracy"] == pytest.approx((answers["labels"] == labels).mean())
+    expected = (top_5 == labels[:, None]).any(1).mean()
+    assert scores["top_5_accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_crossentropy_equals_numpy_for_integer_and_soft_labels(smoothing):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(5, 4)).astype("float32")
+    labels = np.array([0, 3, 1, 1, 2])
+    soft = np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -(soft * log_p).sum(-1).mean()
+    loss = SoftmaxCrossentropy(smoothing)
+    assert float(loss(labels, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(np.eye(4)[labels], logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_lenet5_with_its_published_top_has_61706_parameters():
+    backbone = vk.build_backbone("lenet5", (32, 32), channels=1)
+    model = vk.ImageClassifier(backbone, 10, top="paper")
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 61_706
+
+
+def test_paper_top_needs_the_papers_size():
+    backbone = vk.build_backbone("lenet5", (40, 40), channels=1)
+    with pytest.raises(ValueError, match=r"\(5, 5, 16\).*32x32.*\(7, 7, 16\)"):
+        vk.ImageClassifier(backbone, 10, top="paper")
+
+
+def test_frozen_backbone_trains_only_the_top(data):
+    images, labels = data
+    backbone = toy_backbone()
+    backbone.trainable = False
+    model = vk.ImageClassifier(backbone, 7)
+    model.compile("sgd")
+    before = [w.numpy().copy() for w in backbone.weights]
+    model.fit(images, labels, verbose=0)
+    assert len(model.trainable_weights) == 2
+    for old, new in zip(before, backbone.weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_logits_are_float32_in_mixed_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = vk.ImageClassifier(toy_backbone(), 7)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    logits = model(np.zeros((1, 24, 40, 3), "uint8"))
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 1}, "at least 2"),
+        ({"num_classes": 3, "class_names": ["a"]}, "num_classes=3 names"),
+        ({"num_classes": 3, "top": "papers"}, "'pooled' or 'paper'"),
+        ({"num_classes": 3, "top": "paper"}, "no published top"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        vk.ImageClassifier(toy_backbone(), **options)

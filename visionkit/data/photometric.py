@@ -1,0 +1,125 @@
+"""Augmentations that change values and move nothing: Sample, seed -> Sample.
+
+They run behind the resize, on fewer pixels: they commute with what moves pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from visionkit.data.decode import GREY_WEIGHTS
+from visionkit.data.draws import check_pair, check_share, split_seed, uniform
+from visionkit.data.geometric import Crop
+from visionkit.types import VOID_CLASS
+
+
+@dataclasses.dataclass(frozen=True)
+class Color:
+    """Changes brightness, contrast, saturation and hue, as one matrix per image.
+
+    Args:
+        brightness: Largest relative change, factor in [1 - b, 1 + b].
+        contrast: Largest relative change, about the image's mean grey.
+        saturation: Largest relative change, about each pixel's grey.
+        hue: Largest turn, as a share of the colour circle, at most 0.5; a rotation
+            about the grey axis that keeps the luma (YIQ).
+    """
+
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.0
+    after_resize = True
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            check_share(field.name, getattr(self, field.name))
+        if self.hue > 0.5:
+            raise ValueError(f"`hue` must be in [0, 0.5]. Received: hue={self.hue}")
+
+    def __call__(self, sample, seed):
+        """The sample with other colours; grey images keep saturation and hue."""
+        image = tf.cast(sample["images"], tf.float32)
+        channels = image.shape[-1]
+        draw = uniform(seed, -1.0, 1.0, (4,))
+        bright, contrast, saturate = tf.unstack(
+            1 + draw[:3] * [self.brightness, self.contrast, self.saturation]
+        )
+        weights = tf.constant(GREY_WEIGHTS if channels == 3 else (1.0,))
+        # Every fourth pixel of every fourth row tells the mean well enough.
+        mean = tf.tensordot(tf.reduce_mean(image[::4, ::4], axis=(0, 1)), weights, 1)
+        matrix = tf.eye(channels) * contrast * bright
+        if channels == 3:
+            grey = tf.tile(weights[None], (3, 1))
+            saturation = saturate * tf.eye(3) + (1 - saturate) * grey
+            matrix = _hue_matrix(draw[3] * self.hue) @ saturation @ matrix
+        # The rows of the last two matrices sum to 1: they keep a grey offset.
+        offset = (1 - contrast) * bright * mean
+        image = tf.tensordot(image, matrix, [[2], [1]]) + offset
+        image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+        return {**sample, "images": image}
+
+
+def _hue_matrix(turns):
+    """(3, 3) rotation of RGB about the grey axis in YIQ (NTSC 1953)."""
+    to_yiq = tf.constant(
+        [GREY_WEIGHTS, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)]
+    )
+    angle = turns * (2 * math.pi)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    rotation = tf.reshape(tf.stack([1.0, 0, 0, 0, cos, -sin, 0, sin, cos]), (3, 3))
+    return tf.linalg.inv(to_yiq) @ rotation @ to_yiq
+
+
+@dataclasses.dataclass(frozen=True)
+class Erase:
+    """Replaces a random rectangle by noise (Zhong et al. 2017).
+
+    The mask below it becomes `VOID_CLASS`; boxes stay.
+
+    Args:
+        p: Probability.
+        area: Smallest and largest share of the image.
+        ratio: Smallest and largest width / height.
+    """
+
+    p: float = 0.5
+    area: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    after_resize = True
+
+    def __post_init__(self):
+        check_share("p", self.p)
+        check_pair("area", self.area, 0, 1)
+        check_pair("ratio", self.ratio, 1e-3, 1e3)
+
+    def __call__(self, sample, seed):
+        """The sample, with or without the rectangle."""
+        p_seed, window_seed, noise_seed = split_seed(seed, 3)
+        size = tf.shape(sample["images"])[:2]
+
+        def erased():
+            window = Crop(self.area, self.ratio).window(size, window_seed)
+            rows, columns = (
+                (tf.range(size[i]) >= window[i])
+                & (tf.range(size[i]) < window[i] + window[i + 2])
+                for i in (0, 1)
+            )
+            inside = rows[:, None] & columns[None, :]
+            shape = tf.shape(sample["images"])
+            noise = tf.random.stateless_uniform(shape, noise_seed, 0, 256, tf.int32)
+            noise = tf.cast(noise, tf.uint8)
+            out = {
+                **sample,
+                "images": tf.where(inside[..., None], noise, sample["images"]),
+            }
+            if "segmentation_masks" in sample:
+                void = tf.constant(VOID_CLASS, tf.uint8)
+                mask = tf.where(inside, void, sample["segmentation_masks"])
+                out["segmentation_masks"] = mask
+            return out
+
+        return tf.cond(uniform(p_seed, 0.0, 1.0) < self.p, erased, lambda: dict(sample))

@@ -1,0 +1,135 @@
+"""From a source's records to batches of ground truth.
+
+The one place where the order of the steps is decided, each with its reason:
+
+1. Records are shuffled as indices: a global shuffle that costs no memory.
+2. Reading and decoding is protected per record: a broken file is reported and the next
+   record takes its place. A random crop is part of the decoding.
+3. Transforms that move pixels, at the image's own size.
+4. Resize, the same function as in prediction and export, to uint8.
+5. Transforms that change values, on the fewer pixels that are left.
+6. Boxes are mapped once, by the composed geometry, and padded to a static number.
+7. Batch and prefetch; pixels stay uint8 until the device.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from visionkit.data.geometric import Crop, move
+from visionkit.data.order import (
+    Order,
+    batch_names,
+    evaluation_records,
+    steps_per_epoch,
+    training_records,
+)
+from visionkit.data.reading import read_sample, read_samples
+from visionkit.data.report import DataReport
+from visionkit.data.resize import resize_image, resize_mask
+from visionkit.data.sources.base import Source
+from visionkit.data.targets import count_max_boxes, count_over, make_target
+from visionkit.data.transforms import check_order
+from visionkit.types import Preprocessing
+
+__all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
+
+
+def make_dataset(
+    source: Source,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    transforms=(),
+    order: Order | None = None,
+    report: DataReport | None = None,
+    with_ids: bool = False,
+    max_boxes: int | None = None,
+) -> tf.data.Dataset:
+    """Batches of images and ground truth.
+
+    Args:
+        source: Records and task.
+        preprocessing: How an image becomes the model's input.
+        batch_size: Images per batch.
+        transforms: Augmentations, as `transforms.build_transforms` makes them.
+        order: For training: an endless stream with a static batch size, see
+            `steps_per_epoch`. None for evaluation: each record once, in order, the
+            last batch possibly smaller.
+        report: Knows which records are unreadable and is told of new ones; one with
+            the default limit is made when omitted.
+        with_ids: Makes the target a dict with "image_id" (B,) int32 and "image_size"
+            (B, 2) int32, the original (height, width).
+        max_boxes: Boxes to pad to; the source's largest number, at most 400, when
+            omitted. Further boxes are dropped and counted in the report.
+
+    Returns:
+        A `tf.data.Dataset` of (images, target): images (B, h, w, C) uint8; the target
+        by the source's task:
+        classification: labels (B,) int32, with ids {"labels": ...};
+        semantic segmentation: (B, h, w) uint8 class ids, 255 = void, with ids
+        {"segmentation_masks": ...};
+        detection and instance segmentation: {"boxes": (B, M, 4) float32 xyxy pixels of
+        the input, "labels": (B, M) int32}, label -1 in padded rows.
+
+    Raises:
+        ValueError: No usable record, a wrong batch size, or `crop` not first.
+    """
+    if batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
+        )
+    check_order(transforms)
+    report = report or DataReport(source)
+    report.check()
+    task = source.info.task
+    if "boxes" in source.columns():
+        max_boxes = max_boxes or count_max_boxes(source)
+        report.note_count("boxes.over_max_boxes", count_over(source, max_boxes))
+
+    if order is None:
+        records = evaluation_records(source, report.bad_indices)
+    else:
+        records = training_records(source, order, batch_size, report.bad_indices)
+    crop = next((t for t in transforms if isinstance(t, Crop)), None)
+
+    def read(record):
+        return read_sample(record, preprocessing, crop)
+
+    def finish(sample):
+        sample = augment_and_resize(sample, preprocessing, transforms)
+        return sample["images"], make_target(sample, task, max_boxes, with_ids)
+
+    dataset = read_samples(records, read, report)
+    dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=order is not None)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def augment_and_resize(sample, preprocessing: Preprocessing, transforms=()):
+    """A decoded sample as the model sees it, its random transforms done.
+
+    Args:
+        sample: As `reading.read_sample` returns it.
+        preprocessing: Mode and size.
+        transforms: The whole list; a `Crop` in it is already done.
+
+    Returns:
+        The sample with "images" (h, w, C) uint8; boxes still in original pixels.
+    """
+    late = []
+    for position, transform in enumerate(transforms):
+        seed = tf.random.fold_in(sample["seed"], position)
+        if getattr(transform, "after_resize", False):
+            late.append((transform, seed))
+        elif not isinstance(transform, Crop):
+            sample = transform(sample, seed)
+    images, placement = resize_image(sample["images"], preprocessing)
+    if "segmentation_masks" in sample:
+        mask = resize_mask(sample["segmentation_masks"], preprocessing)
+        sample = {**sample, "segmentation_masks": mask}
+    size = preprocessing.image_size
+    sample = move({**sample, "images": images}, placement[:2], placement[2:], size)
+    for transform, seed in late:
+        sample = transform(sample, seed)
+    return sample

@@ -1,0 +1,161 @@
+"""Records to samples with pixels; a record that cannot be read never stops the rest."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+from visionkit.data.decode import decode_and_crop, decode_image, is_sixteen_bit
+from visionkit.data.geometric import cut, start_geometry
+from visionkit.data.index_masks import decode_index_mask
+from visionkit.data.report import DataReport, diagnose
+from visionkit.types import Preprocessing
+
+FINE, NOTED, BROKEN = range(3)  # what the normal path tells the reporting one
+
+BOX_COLUMNS = ("boxes", "is_crowd", "is_difficult", "area")
+
+# Records in work at once; more than the cores, since some of them wait for the disk.
+PARALLEL_RECORDS = 2 * (os.cpu_count() or 1)
+
+
+def read_sample(record, preprocessing: Preprocessing, crop=None):
+    """One record, read and decoded. Graph code.
+
+    Args:
+        record: An element of `Source.raw_dataset`, with "seed" (2,) int64.
+        preprocessing: Channels and EXIF rule.
+        crop: A `Crop` that is done while decoding; it draws from transform 0's seed.
+
+    Returns:
+        A `Sample` with "seed", the keys of `geometric.start_geometry` and "event" ()
+        int32: `FINE` or `NOTED`.
+
+    Raises:
+        InvalidArgumentError, NotFoundError...: It cannot be read.
+    """
+    encoded = _bytes(record, "encoded", "path")
+    options = (preprocessing.channels, preprocessing.exif)
+    if crop is None:
+        image = decode_image(encoded, *options)
+        size = tf.shape(image)[:2]
+    else:
+        seed = tf.random.fold_in(record["seed"], 0)
+        image, size, window = decode_and_crop(
+            encoded, lambda size: crop.window(size, seed), *options
+        )
+    sample = {
+        "seed": record["seed"],
+        "image_id": tf.cast(record["index"], tf.int32),
+        "image_size": size,
+        "event": tf.where(is_sixteen_bit(encoded), NOTED, FINE),
+        **start_geometry(size),
+        **_annotations(record, size),
+    }
+    if crop is not None:
+        sample = cut(sample, window)
+    return {**sample, "images": image}
+
+
+def _bytes(record, encoded, path):
+    return record[encoded] if encoded in record else tf.io.read_file(record[path])
+
+
+def _annotations(record, size):
+    """The annotations under the sample's names."""
+    out = {}
+    if "label" in record:
+        out["labels"] = tf.cast(record["label"], tf.int32)
+    if "boxes" in record:
+        boxes = {key: record[key] for key in BOX_COLUMNS if key in record}
+        out["bounding_boxes"] = {**boxes, "labels": record["box_labels"]}
+    if "mask_path" in record or "mask_encoded" in record:
+        mask = decode_index_mask(_bytes(record, "mask_encoded", "mask_path"))
+        check = tf.debugging.Assert(
+            tf.reduce_all(tf.shape(mask) == size),
+            [
+                "mask.size: a mask must be as large as its upright image. "
+                "Received mask, image:",
+                tf.shape(mask),
+                size,
+            ],
+        )
+        with tf.control_dependencies([] if check is None else [check]):
+            out["segmentation_masks"] = tf.identity(mask)
+    if "instance_masks" in record:
+        out["instance_masks"] = record["instance_masks"]
+    return out
+
+
+def read_samples(records, read, report: DataReport):
+    """All readable samples of `records`, in order; the others go to `report`.
+
+    Args:
+        records: A data set of records.
+        read: Record to sample, graph code without state.
+        report: Is told of every record that `read` fails on.
+
+    Returns:
+        A `tf.data.Dataset` of samples, decoded in parallel.
+    """
+
+    def protected(record):
+        # A data set of one sample, or of one marker if the sample fails. It starts at
+        # `range`, which tf.data knows to be free of state: with deterministic ops any
+        # other start would make it decode one record at a time.
+        sample = tf.data.Dataset.range(1).map(lambda _: read(record))
+        spec = sample.element_spec
+
+        def marker(_):
+            empty = tf.nest.map_structure(_empty, spec)
+            index = tf.cast(record["index"], tf.int32)
+            return {**empty, "event": tf.constant(BROKEN), "image_id": index}
+
+        markers = tf.data.Dataset.range(1).map(marker)
+        return sample.ignore_errors().concatenate(markers).take(1)
+
+    def report_event(index, event):
+        if event == NOTED:
+            report.note("image.16bit", int(index))
+        elif int(index) not in report.bad:
+            record = report.source.record(int(index))
+            report.add_bad(int(index), *diagnose(record, _error(read, record)))
+        return index
+
+    def tell(sample):
+        # Python only on the rare path: the stage is cheap, so it may be serial.
+        index, event = sample["image_id"], sample["event"]
+        sample["image_id"] = tf.cond(
+            event == FINE,
+            lambda: index,
+            lambda: tf.ensure_shape(
+                tf.py_function(report_event, [index, event], tf.int32), []
+            ),
+        )
+        return sample
+
+    samples = records.interleave(
+        protected,
+        cycle_length=PARALLEL_RECORDS,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return samples.map(tell).filter(lambda sample: sample["event"] != BROKEN)
+
+
+def _empty(spec):
+    """A tensor of a spec's type, with 0 for each size that is not known."""
+    shape = [0 if size is None else size for size in spec.shape]
+    return tf.zeros(shape, spec.dtype)
+
+
+def _error(read, record) -> str:
+    """What `read` says of a record that it fails on."""
+    tensors = {key: tf.constant(value) for key, value in record.items()}
+    seed = tf.zeros(2, tf.int64)
+    try:
+        read({**tensors, "index": tf.constant(0, tf.int64), "seed": seed})
+    except (tf.errors.OpError, ValueError) as error:
+        return getattr(error, "message", None) or str(error)
+    return "it could not be read at first, but could be a moment later"

@@ -1,0 +1,157 @@
+"""Images of any size to the model's input, and answers back to original pixels.
+
+TensorFlow's graph; the same functions in training, evaluation, prediction and export.
+A `placement` (4,) float32 [scale_y, scale_x, offset_y, offset_x] says where the image
+went: resized = original * scale + offset, in pixels with continuous edges.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from visionkit.data.decode import slice_window
+from visionkit.data.geometry import placement_of, resize_geometry
+from visionkit.types import PAD_VALUE, VOID_CLASS, Preprocessing
+
+
+def resize_image(image, preprocessing: Preprocessing):
+    """One image as the model sees it.
+
+    Bilinear, with antialiasing where it shrinks (as in Pillow), rounded to uint8: a
+    batch in training and a request in serving have the same pixels.
+
+    Args:
+        image: (H, W, C) uint8.
+        preprocessing: Mode and size.
+
+    Returns:
+        (h, w, C) uint8 of `preprocessing.image_size`, borders of `PAD_VALUE`; and the
+        placement (4,) float32.
+    """
+    return _resize(image, preprocessing, resample, PAD_VALUE)
+
+
+def resize_mask(mask, preprocessing: Preprocessing):
+    """One mask of class ids, (H, W) uint8, beside its image: (h, w) uint8.
+
+    Nearest neighbour; borders are `VOID_CLASS`.
+    """
+    return _resize(mask[..., None], preprocessing, resample_mask, VOID_CLASS)[0][..., 0]
+
+
+def resample(image, size):
+    """`image` (H, W, C) uint8 at `size` (2,) int32: bilinear, antialiased, uint8."""
+    old = tf.shape(image)[:2]
+
+    def to_uint8(x):
+        return tf.cast(tf.round(x), tf.uint8)
+
+    def resized():
+        # Without shrinking both are the same, and the plain one is twice as fast.
+        return tf.cond(
+            tf.reduce_any(size < old),
+            lambda: to_uint8(tf.image.resize(image, size, antialias=True)),
+            lambda: to_uint8(tf.image.resize(image, size)),
+        )
+
+    return tf.cond(tf.reduce_all(size == old), lambda: image, resized)
+
+
+def resample_mask(mask, size):
+    """`mask` (H, W, C) of class ids at `size` (2,) int32, nearest neighbour."""
+    return tf.image.resize(mask, size, method="nearest")
+
+
+def boxes_to_input(boxes, placement):
+    """Boxes (..., N, 4) xyxy of the original in pixels of the resized image.
+
+    Args:
+        boxes: (..., N, 4) float32.
+        placement: (..., 4) float32; a negative scale is a flip.
+
+    Returns:
+        (..., N, 4) float32, x1 <= x2 and y1 <= y2, not clipped.
+    """
+    scale, offset = _xyxy(placement)
+    return _sorted_corners(boxes * scale + offset)
+
+
+def boxes_to_original(boxes, placement, image_size):
+    """The inverse of `boxes_to_input`, clipped to the original image.
+
+    Args:
+        boxes: (..., N, 4) float32, xyxy pixels of the resized image.
+        placement: (..., 4) float32.
+        image_size: (..., 2) int32, original (height, width).
+
+    Returns:
+        (..., N, 4) float32, xyxy pixels of the original.
+    """
+    scale, offset = _xyxy(placement)
+    limit = tf.cast(tf.gather(image_size, [1, 0, 1, 0], axis=-1), boxes.dtype)
+    boxes = _sorted_corners((boxes - offset) / scale)
+    return tf.clip_by_value(boxes, 0.0, limit[..., None, :])
+
+
+def segmentation_to_original(segmentation, placement, image_size, fill=VOID_CLASS):
+    """A map of the resized image at the original's size, nearest neighbour.
+
+    Args:
+        segmentation: (h, w) of any type, e.g. class ids.
+        placement: (4,) float32.
+        image_size: (2,) int32, original (height, width).
+        fill: Value where the model saw nothing (outside of a centre crop).
+
+    Returns:
+        (height, width) of the same type.
+    """
+    size = tf.shape(segmentation)
+
+    def source(axis):
+        centre = tf.range(image_size[axis], dtype=tf.int32)
+        centre = (tf.cast(centre, tf.float32) + 0.5) * placement[axis]
+        index = tf.cast(tf.floor(centre + placement[2 + axis]), tf.int32)
+        inside = (index >= 0) & (index < size[axis])
+        return tf.clip_by_value(index, 0, size[axis] - 1), inside
+
+    (rows, in_rows), (columns, in_columns) = source(0), source(1)
+    out = tf.gather(tf.gather(segmentation, rows), columns, axis=1)
+    inside = in_rows[:, None] & in_columns[None, :]
+    return tf.where(inside, out, tf.cast(fill, out.dtype))
+
+
+def _resize(image, preprocessing, resample, pad_value):
+    """`resize_image` for a way to resample and a value of the border."""
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
+    geometry = resize_geometry(height, width, preprocessing, tf)
+    (start, size), target, offset = geometry
+    placement = tf.stack(placement_of(start, size, target, offset))
+    start, size, target, offset = (
+        tf.cast(tf.stack(pair), tf.int32) for pair in (start, size, target, offset)
+    )
+    if preprocessing.resize == "center_crop":
+        image = slice_window(image, tf.concat([start, size], axis=0))
+    image = resample(image, target)
+    if preprocessing.resize in ("letterbox", "shortest_edge"):
+        image = pad_to(image, offset, preprocessing.image_size, pad_value)
+    image.set_shape([*preprocessing.image_size, image.shape[-1]])
+    return image, tf.cast(placement, tf.float32)
+
+
+def pad_to(image, offset, size, value):
+    """`image` (h, w, C) at `offset` (2,) int32 in a frame of `size` full of `value`."""
+    after = size - offset - tf.shape(image)[:2]
+    pads = tf.concat([tf.stack([offset, after], axis=1), [[0, 0]]], axis=0)
+    return tf.pad(image, pads, constant_values=tf.cast(value, image.dtype))
+
+
+def _xyxy(placement):
+    """Scale and offset of a placement (..., 4), each (..., 1, 4) in box order."""
+    scale = tf.gather(placement, [1, 0, 1, 0], axis=-1)
+    offset = tf.gather(placement, [3, 2, 3, 2], axis=-1)
+    return scale[..., None, :], offset[..., None, :]
+
+
+def _sorted_corners(boxes):
+    first, second = boxes[..., :2], boxes[..., 2:]
+    return tf.concat([tf.minimum(first, second), tf.maximum(first, second)], axis=-1)

@@ -1,0 +1,45 @@
+"""Data sources: a data set as light records, by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visionkit.data.sources.base import Source
+
+SOURCES = {
+    "digits": "visionkit.data.sources.digits:Digits",
+    "image_folder": "visionkit.data.sources.image_folder:ImageFolder",
+    "records": "visionkit.data.sources.records:Records",
+}
+"""Name -> "module:Class"; resolved on use, so that a list of names costs nothing."""
+
+
+def build_source(name: str, **options: Any) -> Source:
+    """The source called `name` in `SOURCES`, made with `options`.
+
+    Args:
+        name: A key of `SOURCES`.
+        **options: Keyword arguments of the source's class.
+
+    Raises:
+        ValueError: The name is unknown, or an option is.
+    """
+    if name not in SOURCES:
+        raise ValueError(_unknown("source", name, SOURCES))
+    module, _, attribute = SOURCES[name].partition(":")
+    source_class = getattr(importlib.import_module(module), attribute)
+    known = inspect.signature(source_class).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(_unknown(f"option of source {name!r}", option, known))
+    return source_class(**options)
+
+
+def _unknown(kind: str, name: str, known) -> str:
+    nearest = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"Unknown {kind}: {name!r}.{hint} Known: {', '.join(sorted(known))}."

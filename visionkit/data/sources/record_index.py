@@ -1,0 +1,141 @@
+"""The `index.json` beside the shards of a `records` data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visionkit.data.sources.base import Skip, SourceInfo
+
+INDEX_NAME = "index.json"
+FORMAT = "visionkit.records/1"
+FRAMING = 16
+"""Bytes that TFRecord adds to a record: uint64 length and its uint32 masked CRC-32C
+before the data, the uint32 masked CRC-32C of the data behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One TFRecord file.
+
+    Attributes:
+        name: File name.
+        bytes: Size of the file.
+        sha256: Of the file, hexadecimal.
+        lengths: Bytes of each record without its framing, in the order of the file.
+        indices: The index of each record in the data set.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    lengths: list[int]
+    indices: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordIndex:
+    """Everything about a `records` data set but the records.
+
+    Attributes:
+        info: Of the source that was written.
+        keys: The keys of its records (`path` is stored as `encoded`).
+        shards: The files.
+        labels: The class of each record by index, for classification.
+        skipped: What could not be read when the records were written.
+    """
+
+    info: SourceInfo
+    keys: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    labels: list[int] | None = None
+    skipped: tuple[Skip, ...] = ()
+
+    def save(self, folder: Path) -> None:
+        """Writes `index.json`; names that are not UTF-8 become `\\udc..` escapes."""
+        with open(folder / INDEX_NAME, "w", encoding="ascii") as file:
+            json.dump({"format": FORMAT, **dataclasses.asdict(self)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @classmethod
+    def load(cls, folder: Path) -> RecordIndex:
+        """Reads `index.json` and compares the shards' sizes with it.
+
+        Raises:
+            FileNotFoundError: No index, or a shard is missing.
+            ValueError: The index is damaged, or a shard has another size.
+        """
+        path = folder / INDEX_NAME
+        if not path.is_file():
+            raise FileNotFoundError(_no_index(folder))
+        try:
+            raw: dict[str, Any] = json.loads(path.read_bytes())
+            if raw["format"] != FORMAT:
+                raise ValueError(f"its format is {raw['format']!r}, not {FORMAT!r}")
+            info = raw["info"] | {"class_names": tuple(raw["info"]["class_names"])}
+            index = cls(
+                info=SourceInfo(**info),
+                keys=tuple(raw["keys"]),
+                shards=tuple(Shard(**shard) for shard in raw["shards"]),
+                labels=raw["labels"],
+                skipped=tuple(Skip(**skip) for skip in raw["skipped"]),
+            )
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise ValueError(
+                f"{path} is damaged: {error}. Write the records again."
+            ) from error
+        for shard in index.shards:
+            _check_shard(folder, shard)
+        return index
+
+    def locate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where each record is: (shard, offset of its framing, length), by index."""
+        count = self.info.num_examples
+        places = np.zeros((3, count), np.int64)
+        for number, shard in enumerate(self.shards):
+            lengths = np.array(shard.lengths, np.int64)
+            ends = np.cumsum(lengths + FRAMING)
+            offsets = ends - lengths - FRAMING
+            places[:, shard.indices] = np.full(len(lengths), number), offsets, lengths
+        return places[0], places[1], places[2]
+
+
+def _check_shard(folder: Path, shard: Shard) -> None:
+    path = folder / shard.name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Shard {path} is missing; {INDEX_NAME} lists it with {shard.bytes} bytes. "
+            "Copy it again, or write the records again."
+        )
+    size = path.stat().st_size
+    expected = sum(shard.lengths) + FRAMING * len(shard.lengths)
+    if size != shard.bytes or size != expected:
+        raise ValueError(
+            f"Shard {path} has {size} bytes; {INDEX_NAME} says {shard.bytes}. "
+            "It was not copied whole or was changed: copy it again, or write it again."
+        )
+
+
+def _no_index(folder: Path) -> str:
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{INDEX_NAME}"))
+    if inner:
+        return (
+            f"{folder} has no {INDEX_NAME}, but its folders have: name one as "
+            f"split={inner[0]!r}. Found: {', '.join(inner)}."
+        )
+    return (
+        f"No {INDEX_NAME} in {folder}. Expected a folder written by "
+        "`write_records(source, root)`."
+    )

@@ -1,0 +1,203 @@
+"""A model as a SavedModel that TF Serving loads as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from visionkit._version import __version__
+from visionkit.inference import graph
+from visionkit.serving.cases import build_cases
+from visionkit.serving.gate import run_gate
+from visionkit.serving.publish import publish
+from visionkit.serving.report import ExportRefused
+from visionkit.serving.signatures import build_signatures
+from visionkit.serving.warmup import warmup_requests, write_warmup
+
+CONVENTIONS = {
+    "image_bytes": "one encoded image per element, JPEG or PNG",
+    "images": "uint8 0..255, channels last, RGB when there are 3 channels, upright",
+    "tensors": "float32 0..255, images already resized as `preprocessing` says",
+    "broken_images": "they fail the batch; in `tolerant`: zeros, and image_valid 0",
+    "non_finite": "NaN and infinity are answered as 0",
+    "warmup": "false: written only where tensorflow-serving-api is installed",
+}
+
+
+def export(
+    model,
+    path: str | os.PathLike,
+    *,
+    version: int | None = None,
+    gate: bool = True,
+    metadata: dict | None = None,
+) -> Path:
+    """Write the whole pipeline, from image bytes to answers, as a SavedModel.
+
+    It holds pure TensorFlow ops, takes any batch size and needs neither visionkit nor
+    Keras. Its signatures:
+
+    - `serving_default(image_bytes: string [B])`: encoded images to answers;
+    - `images(images: uint8 [B, H, W, C])`: decoded images of any size, same answers;
+    - `tensors(images: float32 [B, h, w, C])`: resized images to raw outputs;
+    - `tolerant(image_bytes: string [B])`: as `serving_default`, with `image_valid`
+      int32 [B]; a broken image is answered with zeros and does not fail the batch.
+
+    A classifier answers `probabilities` (B, K) float32, `labels` (B,) int32 and
+    `label_names` (B,) string: the names' bytes, UTF-8 or not. Float outputs are never
+    NaN: what is not finite becomes 0. `model.json` beside `saved_model.pb` describes
+    the model for clients.
+
+    The version appears in one step when it is complete and has passed the gate
+    (`visionkit.serving.gate`); a killed or refused export leaves nothing a server
+    would see.
+
+    Args:
+        model: A `VisionTask`, a run folder or a `.keras` file.
+        path: The model's folder, e.g. "saved_models/flowers"; its numeric children are
+            the versions.
+        version: Default the next free number. An existing one is never overwritten.
+        gate: Whether to check the export before it is published.
+        metadata: Written into `model.json`, e.g. {"val_accuracy": 0.93}.
+
+    Returns:
+        The published folder, `path/<version>`.
+
+    Raises:
+        ExportRefused: The gate found faults; nothing is published.
+        FileExistsError: `version` exists.
+        OSError: The disk is full or not writable; nothing is published.
+        RuntimeError: The backend is not TensorFlow.
+        TypeError: `model` is not a visionkit task.
+    """
+    model = _task(model)
+    functions = build_signatures(model)
+
+    def build(folder: Path):
+        with _written_below(folder.parent):
+            warmup = _write(folder, model, functions)
+        checks = _check(folder, model) if gate else ()
+        description = _describe(model, functions)
+        description |= {
+            "warmup": warmup,
+            "gate": checks,
+            "metadata": _plain(metadata or {}),
+        }
+        with _written_below(folder.parent):
+            text = json.dumps(description, indent=2, allow_nan=False)
+            (folder / "model.json").write_text(f"{text}\n", "utf-8")
+
+    return publish(path, build, version)
+
+
+def _task(model):
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "A SavedModel is written by the TensorFlow backend; the active one is "
+            f"{keras.backend.backend()!r}. Save the model as a .keras file and export "
+            "that file in a process started with KERAS_BACKEND=tensorflow."
+        )
+    if isinstance(model, str | os.PathLike):
+        from visionkit.tasks.loading import load
+
+        model = load(model)
+    if not hasattr(model, "predictor"):
+        raise TypeError(
+            "`model` must be a visionkit task, a run folder or a .keras file. "
+            f"Received: {type(model).__name__}"
+        )
+    if model.task not in graph.ANSWERS:
+        raise TypeError(
+            f"`model` must be of a task that can be exported: "
+            f"{', '.join(graph.ANSWERS)}. Received: task={model.task!r}"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _written_below(base: Path):
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise OSError(
+            f"The export could not be written below {base}, and nothing is published: "
+            f"{error}. Check the free space and the folder's permissions."
+        ) from error
+
+
+def _write(folder: Path, model, functions: dict) -> bool:
+    """Write the SavedModel; returns whether warm-up records could be written too."""
+    # The module tracks the variables that the functions read and not the Keras model,
+    # with which every weight would be written a second time.
+    module = tf.Module()
+    captured = {id(v): v for f in functions.values() for v in f.variables}
+    module.weights = list(captured.values())
+    tf.saved_model.save(module, str(folder), signatures=functions)
+    return write_warmup(folder, warmup_requests(model.preprocessing))
+
+
+def _check(folder: Path, model) -> tuple[str, ...]:
+    """Names of the checks that the export passed."""
+    # Half precision rounds differently wherever the graph is ordered differently.
+    types = {layer.compute_dtype for layer in model.backbone.layers}
+    tolerance = 2e-2 if types & {"bfloat16", "float16"} else 1e-4
+    parameter_bytes = sum(
+        math.prod(weight.shape) * tf.as_dtype(weight.dtype).size
+        for weight in model.weights
+    )
+    report = run_gate(folder, parameter_bytes, build_cases(model), tolerance)
+    if not report.passed:
+        raise ExportRefused(report)
+    return report.checks
+
+
+def _describe(model, functions: dict) -> dict:
+    """What `model.json` says."""
+    import keras
+
+    return {
+        "task": model.task,
+        "name": model.name,
+        "class_names": list(model.class_names),
+        "preprocessing": model.preprocessing.get_config(),
+        "conventions": CONVENTIONS,
+        "signatures": {name: _describe_function(f) for name, f in functions.items()},
+        "parameters": model.count_params(),
+        "versions": {
+            "visionkit": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
+    }
+
+
+def _describe_function(function) -> dict:
+    def describe(spec):
+        return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+
+    (spec,), _ = function.structured_input_signature
+    outputs = function.structured_outputs
+    return {
+        "inputs": {spec.name: describe(spec)},
+        "outputs": {name: describe(output) for name, output in outputs.items()},
+    }
+
+
+def _plain(value):
+    """JSON without NaN: what is not finite becomes null, NumPy numbers plain ones."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

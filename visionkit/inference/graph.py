@@ -1,0 +1,120 @@
+"""The one graph from image bytes to answers in original pixels.
+
+Functions on tensors. `predict` runs them around a Keras model; an export freezes the
+same functions into the SavedModel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from visionkit.data.decode import decode_image
+from visionkit.data.resize import resize_image
+from visionkit.types import Preprocessing
+
+
+def prepare_image(image, preprocessing: Preprocessing) -> dict:
+    """One image as the model's input, with what leads back to original pixels.
+
+    Args:
+        image: (H, W, C) uint8, upright.
+        preprocessing: How it becomes the model's input.
+
+    Returns:
+        "images" (h, w, C) float32 0..255; "placement" (4,) float32, resized = original
+        * scale + offset as [scale_y, scale_x, offset_y, offset_x]; "image_size" (2,)
+        int32, original (height, width).
+    """
+    resized, placement = resize_image(image, preprocessing)
+    shape = (*preprocessing.image_size, preprocessing.channels)
+    return {
+        "images": tf.ensure_shape(tf.cast(resized, tf.float32), shape),
+        "placement": placement,
+        "image_size": tf.shape(image)[:2],
+    }
+
+
+def prepare_encoded(encoded, preprocessing: Preprocessing) -> dict:
+    """`prepare_image` for encoded bytes () string.
+
+    Limits are checked in the header before anything is decoded; a broken or oversized
+    image raises `tf.errors.InvalidArgumentError`.
+    """
+    image = decode_image(encoded, preprocessing.channels, preprocessing.exif)
+    return prepare_image(image, preprocessing)
+
+
+def prepared_spec(preprocessing: Preprocessing) -> dict:
+    """`tf.TensorSpec`s of what `prepare_image` returns."""
+    shape = (*preprocessing.image_size, preprocessing.channels)
+    return {
+        "images": tf.TensorSpec(shape, tf.float32),
+        "placement": tf.TensorSpec((4,), tf.float32),
+        "image_size": tf.TensorSpec((2,), tf.int32),
+    }
+
+
+def tolerant_map(dataset, prepare, preprocessing: Preprocessing):
+    """`dataset.map(prepare)` in parallel and in order, past images that fail.
+
+    Each element passes through a data set of its own, which may come out empty; a
+    black image marked `image_valid` 0 then takes its place.
+
+    Returns:
+        A `tf.data.Dataset` of `prepared_spec` and "image_valid" () int32.
+    """
+
+    def mark(element, valid):
+        return {**element, "image_valid": tf.constant(valid, tf.int32)}
+
+    def one(*element):
+        good = tf.data.Dataset.from_tensors(element)
+        good = good.map(lambda *e: mark(prepare(*e), 1)).ignore_errors()
+        blank = {
+            name: tf.zeros(spec.shape, spec.dtype)
+            for name, spec in prepared_spec(preprocessing).items()
+        }
+        marker = tf.data.Dataset.from_tensors(mark(blank, 0))
+        return good.concatenate(marker).take(1)
+
+    return dataset.interleave(
+        one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def finite(tensor):
+    """The tensor as float32, with zeros in place of NaN and infinity."""
+    tensor = tf.cast(tensor, tf.float32)
+    return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
+
+
+def classification_answers(outputs: dict, prepared: dict, class_names) -> dict:
+    """Answers of a classifier; there are no pixels to go back to.
+
+    Args:
+        outputs: Of the predictor: "probabilities" (B, K) and "labels" (B,).
+        prepared: Batch of `prepare_image`.
+        class_names: (K,) string tensor.
+
+    Returns:
+        "probabilities" (B, K) float32, "labels" (B,) int32, "label_names" (B,) string.
+    """
+    del prepared
+    labels = tf.cast(outputs["labels"], tf.int32)
+    return {
+        "probabilities": finite(outputs["probabilities"]),
+        "labels": labels,
+        "label_names": tf.gather(class_names, labels),
+    }
+
+
+# Task -> function from predictor outputs at model size to answers in original pixels.
+ANSWERS = {"classification": classification_answers}
+
+
+def encode_names(class_names: Sequence[str]):
+    """(K,) string tensor of the names; bytes that are not UTF-8 survive."""
+    return tf.constant([os.fsencode(name) for name in class_names], tf.string)

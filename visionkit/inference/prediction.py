@@ -1,0 +1,217 @@
+"""Answers for image files, from a Keras model or from a SavedModel."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from visionkit.data.headers import inspect_image
+from visionkit.data.image_header import BadImage
+from visionkit.inference import graph
+from visionkit.inference.inputs import Image, list_images, saved_model_folder
+from visionkit.types import Preprocessing, Results
+
+
+def classification_result(answer: dict, class_names, top: int, score: float) -> dict:
+    """Fields of `Results` for one image: the `top` best classes, best first."""
+    probabilities = answer["probabilities"]
+    best = np.argsort(-probabilities, kind="stable")[:top].astype(np.int32)
+    best = best[probabilities[best] >= score]
+    return {
+        "labels": best,
+        "scores": probabilities[best],
+        "label_names": [class_names[label] for label in best],
+        "probabilities": probabilities,
+    }
+
+
+# Task -> function from one image's answers to fields of `Results`.
+RESULTS = {"classification": classification_result}
+
+
+def predict(
+    model,
+    images,
+    *,
+    batch_size: int = 32,
+    top: int = 5,
+    score: float = 0.0,
+) -> list[Results]:
+    """Answers for images of any size, in pixels of the originals.
+
+        vk.predict(model, "photos/")                     # every image of a folder
+        vk.predict("saved_models/flowers", ["a.jpg"])    # needs neither Keras nor code
+
+    Args:
+        model: A `VisionTask`, a run folder, a `.keras` file, or a SavedModel that
+            `visionkit.export` wrote (a version, or the folder of versions: newest).
+        images: A path, a list of paths, a folder (not its subfolders), a glob pattern,
+            encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images.
+        batch_size: Images per step.
+        top: How many classes a classification result lists.
+        score: Labels with a lower score are left out, 0 <= score <= 1.
+
+    Returns:
+        A `Results` per image, in order. An image that cannot be read has `error` set
+        and does not stop the others.
+
+    Raises:
+        FileNotFoundError: The model or an image does not exist.
+        TypeError: `model` or an image is of a type that is not listed above.
+        ValueError: An array has the wrong type or shape, or the SavedModel is foreign.
+    """
+    answerer = _answerer(model)
+    items = list_images(images, answerer.preprocessing)
+    results: list[Results | None] = [None] * len(items)
+    arrays = [i for i, item in enumerate(items) if isinstance(item, np.ndarray)]
+    files = [i for i, item in enumerate(items) if not isinstance(item, np.ndarray)]
+    for indices, answer in ((files, answerer.encoded), (arrays, answerer.arrays)):
+        rows = answer([items[i] for i in indices], batch_size) if indices else ()
+        for index, row in zip(indices, rows, strict=True):
+            results[index] = _result(items[index], row, answerer, top, score)
+    return results
+
+
+def _result(item: Image, row: dict, answerer, top: int, score: float) -> Results:
+    path = item if isinstance(item, str) else None
+    if not row["image_valid"]:
+        return Results(path=path, error=_reason(item))
+    fields = RESULTS[answerer.task](row, answerer.class_names, top, score)
+    size = _image_size(item, answerer.preprocessing)
+    return Results(path=path, image_size=size, **fields)
+
+
+def _image_size(item: Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    if isinstance(item, np.ndarray):
+        return item.shape[:2]
+    header = inspect_image(item)
+    upright = preprocessing.exif == "apply"
+    return header.upright_size if upright else (header.height, header.width)
+
+
+def _reason(item: Image) -> str:
+    """Why an image cannot be read, by rule."""
+    try:
+        inspect_image(item)
+    except BadImage as error:
+        return str(error)
+    return "image.corrupt: its header is sound, but its content cannot be decoded"
+
+
+def _answerer(model):
+    if isinstance(model, str | os.PathLike):
+        if folder := saved_model_folder(model):
+            return _SavedModel(folder)
+        from visionkit.tasks.loading import load
+
+        model = load(model)
+    if not hasattr(model, "predictor"):
+        raise TypeError(
+            "`model` must be a visionkit task, a run folder, a .keras file or a "
+            f"SavedModel folder. Received: {type(model).__name__}"
+        )
+    return _KerasModel(model)
+
+
+class _KerasModel:
+    """Answers of a task: TensorFlow prepares the images, any backend runs the model."""
+
+    def __init__(self, model):
+        self.predictor = model.predictor
+        self.task = model.task
+        self.class_names = model.class_names
+        self.preprocessing = model.preprocessing
+
+    def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
+        """Answers for files and encoded images, one dict each."""
+
+        def prepare(path, encoded):
+            has_path = tf.strings.length(path) > 0
+            encoded = tf.cond(has_path, lambda: tf.io.read_file(path), lambda: encoded)
+            return graph.prepare_encoded(encoded, self.preprocessing)
+
+        paths = [os.fsencode(i) if _is_file(i) else b"" for i in items]
+        content = [i if isinstance(i, bytes) else b"" for i in items]
+        dataset = tf.data.Dataset.from_tensor_slices((paths, content))
+        return self._answers(dataset, prepare, batch_size)
+
+    def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
+        """Answers for (H, W, C) uint8 arrays, one dict each."""
+        channels = self.preprocessing.channels
+        spec = tf.TensorSpec((None, None, channels), tf.uint8)
+        dataset = tf.data.Dataset.from_generator(lambda: items, output_signature=spec)
+        prepare = functools.partial(
+            graph.prepare_image, preprocessing=self.preprocessing
+        )
+        return self._answers(dataset, prepare, batch_size)
+
+    def _answers(self, dataset, prepare, batch_size: int) -> Iterator[dict]:
+        names = graph.encode_names(self.class_names)
+        dataset = graph.tolerant_map(dataset, prepare, self.preprocessing)
+        for prepared in dataset.batch(batch_size).prefetch(1):
+            outputs = self.predictor.predict_on_batch(prepared["images"].numpy())
+            answers = graph.ANSWERS[self.task](outputs, prepared, names)
+            yield from _rows({**answers, "image_valid": prepared["image_valid"]})
+
+
+class _SavedModel:
+    """Answers of an export, which needs neither Keras nor the model's code."""
+
+    def __init__(self, folder: Path):
+        try:
+            description = json.loads((folder / "model.json").read_text())
+            self.task = description["task"]
+            self.class_names = description["class_names"]
+            self.preprocessing = Preprocessing.from_config(description["preprocessing"])
+        except (FileNotFoundError, KeyError) as error:
+            raise ValueError(
+                f"{folder} was not written by `visionkit.export`: its model.json is "
+                f"missing or incomplete ({error}). Load it by `tf.saved_model.load`."
+            ) from error
+        self.model = tf.saved_model.load(str(folder))
+
+    def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
+        """Answers for files and encoded images, one dict each."""
+        for start in range(0, len(items), batch_size):
+            batch = tf.constant(
+                [_content(i) for i in items[start : start + batch_size]]
+            )
+            yield from _rows(self.model.signatures["tolerant"](image_bytes=batch))
+
+    def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
+        """Answers for (H, W, C) uint8 arrays, neighbours of one shape as a batch."""
+        for _, group in itertools.groupby(items, key=np.shape):
+            same = list(group)
+            for start in range(0, len(same), batch_size):
+                batch = tf.constant(np.stack(same[start : start + batch_size]))
+                answers = self.model.signatures["images"](images=batch)
+                yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
+
+
+def _rows(answers: dict) -> Iterator[dict]:
+    """A batch of answers, image by image."""
+    arrays = {name: np.asarray(value) for name, value in answers.items()}
+    for index in range(len(arrays["image_valid"])):
+        yield {name: array[index] for name, array in arrays.items()}
+
+
+def _is_file(item: str | bytes) -> bool:
+    # Anything else would block when read (a pipe), or is a folder.
+    return isinstance(item, str) and os.path.isfile(item)
+
+
+def _content(item: str | bytes) -> bytes:
+    """The encoded image; empty, hence invalid, when it cannot be read."""
+    if isinstance(item, bytes):
+        return item
+    try:
+        return Path(item).read_bytes() if _is_file(item) else b""
+    except OSError:
+        return b""

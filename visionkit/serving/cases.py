@@ -1,0 +1,51 @@
+"""What the gate asks an export, and what the model itself answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from visionkit.inference import graph
+from visionkit.serving.replay import Case
+from visionkit.serving.samples import decode_sample, sample_images
+from visionkit.serving.signatures import mask_invalid, raw_outputs
+
+
+def build_cases(model) -> list[Case]:
+    """Requests to every signature in batches of 1 and 3, and the model's own answers.
+
+    They are computed on the CPU, op by op: a GPU's rounding is not the server's fault.
+    """
+    preprocessing = model.preprocessing
+    names = graph.encode_names(model.class_names)
+    pictures = sample_images(preprocessing.channels)
+    pixels = decode_sample(pictures[0])
+
+    def prepare(function, elements):
+        rows = [function(element, preprocessing) for element in elements]
+        return {name: tf.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def answer(prepared):
+        outputs = model.predictor(prepared["images"], training=False)
+        return graph.ANSWERS[model.task](outputs, prepared, names)
+
+    cases = []
+    with tf.device("cpu:0"):
+        for batch in (1, 3):
+            same_size = np.stack([pixels // (row + 1) for row in range(batch)])
+            from_pixels = prepare(graph.prepare_image, same_size)
+            good = prepare(graph.prepare_encoded, pictures[:batch])
+            answers = answer(good)
+            valid = tf.constant([1, 0, 1][:batch])
+            broken = [p if v else p[:40] for p, v in zip(pictures, valid, strict=False)]
+            resized = good["images"].numpy()
+            cases += [
+                ("serving_default", "image_bytes", pictures[:batch], answers),
+                ("tolerant", "image_bytes", broken, mask_invalid(answers, valid)),
+                ("images", "images", same_size, answer(from_pixels)),
+                ("tensors", "images", resized, raw_outputs(model, resized)),
+            ]
+    return [
+        Case(signature, name, value, {k: v.numpy() for k, v in expected.items()})
+        for signature, name, value, expected in cases
+    ]

@@ -1,0 +1,125 @@
+"""Running a SavedModel where neither Keras nor visionkit exists, and comparing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from visionkit.serving.report import Finding
+
+_WORKER = Path(__file__).with_name("replay_worker.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One request and the answers it must get.
+
+    Attributes:
+        signature: Name of the signature.
+        name: Name of its input.
+        value: The input: encoded images as a list of bytes, or an array.
+        expected: Answers by output name; dimension 0 is the batch.
+    """
+
+    signature: str
+    name: str
+    value: list[bytes] | np.ndarray
+    expected: dict[str, np.ndarray]
+
+
+def check_answers(
+    folder: Path, cases: Sequence[Case], tolerance: float
+) -> list[Finding]:
+    """Faults found by running every case, and every warm-up record, in a bare process.
+
+    Args:
+        folder: The folder that holds `saved_model.pb`.
+        cases: Requests and the answers expected.
+        tolerance: Largest difference allowed between float answers, relative to the
+            largest of them where that exceeds 1.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        for index, case in enumerate(cases):
+            _write_input(Path(work, str(index)), case)
+        plan = [(case.signature, case.name) for case in cases]
+        Path(work, "plan.json").write_text(json.dumps(plan))
+        process = subprocess.run(
+            # -P: the worker's own folder, inside the package, is not importable.
+            [sys.executable, "-P", str(_WORKER), os.fspath(folder), work],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        log = Path(work, "failures.json")
+        if not log.exists():
+            last = " | ".join(process.stderr.strip().splitlines()[-3:])
+            problem = f"Without Keras it exits with {process.returncode}: {last}"
+            advice = "Use plain TensorFlow ops and track every variable."
+            return [Finding("load", folder.name, problem, advice)]
+        findings = [
+            Finding("run", where, f"It fails: {message}", "Run it and mend its graph.")
+            for where, message in json.loads(log.read_text())
+        ]
+        for index, case in enumerate(cases):
+            answers = Path(work, str(index), "answers.npz")
+            if answers.exists():
+                with np.load(answers, allow_pickle=False) as got:
+                    findings += _differences(case, dict(got), tolerance)
+    return findings
+
+
+def _write_input(folder: Path, case: Case):
+    """Encoded images become files, one each, as a client would have them."""
+    folder.mkdir()
+    if isinstance(case.value, np.ndarray):
+        np.save(folder / "input.npy", case.value)
+        return
+    for index, encoded in enumerate(case.value):
+        (folder / f"{index:04d}.image").write_bytes(encoded)
+
+
+def _differences(case: Case, got: dict, tolerance: float) -> list[Finding]:
+    batch = len(case.value)
+    where = f"{case.signature}, batch of {batch}"
+    if set(got) != set(case.expected):
+        problem = f"Outputs are {sorted(got)}, expected {sorted(case.expected)}"
+        return [Finding("outputs", where, problem, "Name the outputs alike.")]
+    findings = []
+    decided = ~_tied_rows(case.expected, tolerance)
+    for name, expected in case.expected.items():
+        problem = _difference(got[name], expected, decided, tolerance)
+        if problem:
+            advice = "The SavedModel must answer as the model does."
+            findings.append(Finding(name, where, problem, advice))
+    return findings
+
+
+def _tied_rows(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
+    """(B,) bool: the two best classes are so close that rounding decides."""
+    if "probabilities" not in expected:
+        return np.zeros(len(next(iter(expected.values()))), bool)
+    second, best = np.sort(expected["probabilities"], axis=-1)[:, -2:].T
+    return (best - second <= 2 * tolerance) & (best > 0)
+
+
+def _difference(got, expected, decided, tolerance: float) -> str | None:
+    """How two answers differ; integers and strings count where `decided` (B,) holds."""
+    if got.shape != expected.shape:
+        return f"Shape {got.shape}, expected {expected.shape}"
+    if got.dtype.kind != "f":
+        different = int(np.sum((got != expected)[decided]))
+        return f"{different} of {got.size} values differ" if different else None
+    if not np.isfinite(got).all():
+        return "It holds NaN or infinity"
+    allowed = tolerance * np.max(np.abs(expected), initial=1.0)
+    worst = np.max(np.abs(got - expected), initial=0.0)
+    return f"Differs by {worst:.2g}, allowed {allowed:.2g}" if worst > allowed else None

@@ -1,0 +1,95 @@
+"""The signatures of an export: one graph, entered in four places."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from visionkit.inference import graph
+
+
+def build_signatures(model) -> dict[str, Callable]:
+    """The signatures of an export.
+
+    Args:
+        model: A `VisionTask` on the TensorFlow backend.
+
+    Returns:
+        Signature name -> concrete function that reads the model's variables.
+    """
+    preprocessing = model.preprocessing
+    resized = (None, *preprocessing.image_size, preprocessing.channels)
+
+    def function(spec):
+        return tf.function(input_signature=[spec], autograph=False)
+
+    # A function of its own, so that the network stands once in the file, not thrice.
+    @function(tf.TensorSpec(resized, tf.float32))
+    def network(images):
+        return model.predictor(images, training=False)
+
+    def answer(prepared):
+        # In here the names are a constant of each graph: no lookup table.
+        names = graph.encode_names(model.class_names)
+        return graph.ANSWERS[model.task](network(prepared["images"]), prepared, names)
+
+    @function(tf.TensorSpec((None,), tf.string, "image_bytes"))
+    def serving_default(image_bytes):
+        return answer(_map(graph.prepare_encoded, image_bytes, preprocessing))
+
+    any_size = (None, None, None, preprocessing.channels)
+
+    @function(tf.TensorSpec(any_size, tf.uint8, "images"))
+    def images(images):
+        return answer(_map(graph.prepare_image, images, preprocessing))
+
+    @function(tf.TensorSpec(resized, tf.float32, "images"))
+    def tensors(images):
+        return raw_outputs(model, images)
+
+    @function(tf.TensorSpec((None,), tf.string, "image_bytes"))
+    def tolerant(image_bytes):
+        prepared = _tolerant_batch(image_bytes, preprocessing)
+        return mask_invalid(answer(prepared), prepared["image_valid"])
+
+    functions = (serving_default, images, tensors, tolerant)
+    return {f.__name__: f.get_concrete_function() for f in functions}
+
+
+def _map(prepare, elements, preprocessing) -> dict:
+    """Prepare each image of a batch, on the CPU, several at a time."""
+    with tf.device("cpu:0"):
+        return tf.map_fn(
+            lambda element: prepare(element, preprocessing),
+            elements,
+            fn_output_signature=graph.prepared_spec(preprocessing),
+            parallel_iterations=16,
+        )
+
+
+def _tolerant_batch(image_bytes, preprocessing) -> dict:
+    prepare = functools.partial(graph.prepare_encoded, preprocessing=preprocessing)
+    with tf.device("cpu:0"):
+        dataset = tf.data.Dataset.from_tensor_slices(image_bytes)
+        dataset = graph.tolerant_map(dataset, prepare, preprocessing)
+        batch = tf.size(image_bytes, tf.int64)
+        return dataset.batch(batch).get_single_element()
+
+
+def raw_outputs(model, images) -> dict:
+    """What the functional model gives, by output name; a single output is "logits"."""
+    outputs = model(images, training=False)
+    outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+    return {name: graph.finite(value) for name, value in outputs.items()}
+
+
+def mask_invalid(answers: dict, valid) -> dict:
+    """The answers with zeros and empty strings where `valid` (B,) is 0, and `valid`."""
+
+    def mask(value):
+        keep = tf.reshape(valid > 0, [-1] + [1] * (value.shape.rank - 1))
+        return tf.where(keep, value, tf.zeros_like(value))
+
+    return {**{k: mask(v) for k, v in answers.items()}, "image_valid": valid}

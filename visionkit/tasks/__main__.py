@@ -1,0 +1,119 @@
+"""The command line: one program, the same verbs for every task.
+
+`python -m visionkit.tasks VERB ...`, or `visionkit VERB ...`. Exit status: 0 done,
+1 the run failed, 2 wrong usage or a wrong recipe, 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from visionkit._version import __version__
+
+_VERBS = {
+    "list": "show models, backbones, recipes, sources or augmentations",
+    "new": "find out the format of a data set and print a complete recipe for it",
+    "check": "examine a recipe's data: broken files, duplicates, leaks, imbalance",
+    "train": "train a recipe into a run folder",
+    "evaluate": "measure a run on its validation data",
+    "predict": "answer images with a run or a SavedModel",
+    "export": "write a run as a SavedModel for TensorFlow Serving",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m visionkit.tasks",
+        description="Train, measure, use and export vision models on Keras 3.",
+        epilog="`VERB --help` tells more. A run folder holds all that a training made.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    add = {v: verbs.add_parser(v, help=h, description=h) for v, h in _VERBS.items()}
+    overrides = {
+        "nargs": "*",
+        "metavar": "key=value",
+        "help": "override a recipe key by its dotted path, e.g. train.epochs=5",
+    }
+
+    kinds = ("models", "backbones", "recipes", "sources", "augmentations")
+    add["list"].add_argument("kind", nargs="?", choices=kinds, help="default: all")
+
+    add["new"].add_argument("task", help="e.g. classification")
+    add["new"].add_argument("--data", required=True, metavar="DIR")
+    add["new"].add_argument("--model", metavar="NAME", help="default: the task's first")
+    add["new"].add_argument("--backbone", metavar="NAME", default="mobilenet_v2")
+
+    add["check"].add_argument("recipe", metavar="RECIPE|RUN")
+    add["check"].add_argument("overrides", **overrides)
+    add["check"].add_argument(
+        "--deep", action="store_true", help="decode every image, not only its header"
+    )
+    add["check"].add_argument("--json", metavar="FILE", help="write the findings")
+
+    add["train"].add_argument("recipe", metavar="RECIPE|RUN")
+    add["train"].add_argument("overrides", **overrides)
+    add["train"].add_argument(
+        "--resume", action="store_true", help="go on where --out, or RUN, stopped"
+    )
+    add["train"].add_argument("--out", metavar="RUN", help="default: runs/<name>-<time>")
+
+    add["evaluate"].add_argument("run", metavar="RUN")
+    add["evaluate"].add_argument("overrides", **overrides)
+    add["evaluate"].add_argument("--json", metavar="FILE", help="write the metrics")
+
+    add["predict"].add_argument("model", metavar="RUN|SAVED_MODEL")
+    add["predict"].add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders or quoted globs"
+    )
+    add["predict"].add_argument("--out", metavar="DIR", help="write annotated pictures")
+    add["predict"].add_argument("--json", metavar="FILE", help="write the answers")
+    add["predict"].add_argument(
+        "--score", type=float, default=0.0, help="leave out answers below it"
+    )
+
+    add["export"].add_argument("run", metavar="RUN")
+    add["export"].add_argument(
+        "--out", metavar="DIR", help="default: saved_models/<recipe name>"
+    )
+    add["export"].add_argument("--version", type=int, metavar="N", help="default: next")
+    add["export"].add_argument(
+        "--no-gate", action="store_true", help="publish without checking the export"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = build_parser().parse_args(argv)
+    from visionkit.tasks import commands
+    from visionkit.training.recipe import RecipeError
+
+    try:
+        return getattr(commands, f"{arguments.verb}_command")(arguments) or 0
+    except RecipeError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        status = getattr(error, "exit_status", 1)
+        expected = isinstance(error, (OSError, ValueError, RuntimeError))
+        if not expected or os.environ.get("VISIONKIT_TRACEBACK"):
+            import traceback
+
+            traceback.print_exc()
+        return _fail(error, status)
+
+
+def _fail(error: object, status: int) -> int:
+    text = str(error) or type(error).__name__
+    sys.stderr.buffer.write(f"error: {text}\n".encode("utf-8", "backslashreplace"))
+    sys.stderr.flush()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Recipes, optimizers, schedules, callbacks and crash-safe checkpoints."""

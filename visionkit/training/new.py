@@ -1,0 +1,114 @@
+"""A complete recipe for a folder of data, to be read and edited."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from visionkit.backbones import BACKBONES, CLASSIFICATION_ONLY
+from visionkit.data.sources.detect import detect_source
+from visionkit.tasks import MODELS
+from visionkit.training.recipe import Recipe, RecipeError
+
+_TEMPLATE = """\
+# {model} with {backbone} on {root}
+# {num_examples} images, {num_classes} classes: {names}
+# Hardware, time, {monitor}: not run yet.
+task: {task}
+model:
+  name: {model}
+  backbone: {backbone}
+  weights: {weights}         # null: from scratch; or the path of a .weights.h5 file
+  freeze: []                # e.g. [P1, P2]: stages that stay as they are
+  image_size: [{size}, {size}]    # height, width
+  resize: center_crop       # or letterbox, stretch, shortest_edge
+  dropout: 0.2
+data:
+  source: {source}
+  root: {root}
+  train: {train}
+  validation: {validation}           # a share of the training set, or the source's options
+  batch_size: 32
+augment:
+  - crop: {{scale: [0.4, 1.0]}}
+  - flip: {{p: 0.5}}
+  - color: {{brightness: 0.2, contrast: 0.2, saturation: 0.2}}
+train:
+  epochs: 20
+  optimizer: adamw
+  learning_rate: 0.001
+  weight_decay: 0.01
+  schedule: {{cosine: {{warmup_epochs: 1}}}}
+  precision: float32        # mixed_bfloat16 on recent GPUs
+  monitor: {monitor}
+  early_stopping: {{patience: 8}}
+"""
+
+
+def new_recipe(
+    task: str, root, *, model: str | None = None, backbone: str = "mobilenet_v2"
+) -> str:
+    """The text of a recipe for the data in `root`, checked before it is returned.
+
+    Args:
+        task: A key of `MODELS`.
+        root: Folder of a data set; its format is found out.
+        model: Default the task's first.
+        backbone: A key of `BACKBONES`.
+
+    Raises:
+        RecipeError: Unknown task, model or backbone.
+        ValueError: No known data format in `root`.
+    """
+    _check("task", task, MODELS)
+    model = model or next(iter(MODELS[task]))
+    _check("model", model, MODELS[task])
+    _check("backbone", backbone, BACKBONES)
+    found = detect_source(root)
+    info = found.source.info
+    names = ", ".join(info.class_names[:8]) + (" ..." if info.num_classes > 8 else "")
+    text = _TEMPLATE.format(
+        task=task,
+        model=model,
+        backbone=backbone,
+        weights="null" if backbone in CLASSIFICATION_ONLY else "imagenet",
+        size=32 if backbone == "lenet5" else 224,
+        root=_quoted(Path(root)),
+        source=found.name,
+        train=_flow(found.train),
+        validation=0.2 if found.validation is None else _flow(found.validation),
+        num_examples=info.num_examples,
+        num_classes=info.num_classes,
+        names=_comment(names),
+        monitor="val_accuracy",
+    )
+    _check_text(text)
+    return text
+
+
+def _check_text(text: str) -> None:
+    import yaml
+
+    Recipe.model_validate(yaml.safe_load(text))
+
+
+def _check(what: str, name: str, known) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def _quoted(path: Path) -> str:
+    """The path as a YAML scalar."""
+    import json
+
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def _flow(options: dict) -> str:
+    return "{" + ", ".join(f"{k}: {v}" for k, v in options.items()) + "}"
+
+
+def _comment(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode().replace("\n", " ")

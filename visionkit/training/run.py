@@ -1,0 +1,210 @@
+"""One training, from a recipe to a run folder that can be resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+
+import keras
+
+from visionkit.data import DataReport, Order, make_dataset
+from visionkit.tasks.loading import load
+from visionkit.training import callbacks as vk_callbacks
+from visionkit.training.build import (
+    build_model,
+    build_sources,
+    build_transforms,
+    compile_model,
+)
+from visionkit.training.checkpoint import (
+    CheckpointStore,
+    atomic_write_json,
+    atomic_write_text,
+)
+from visionkit.training.environment import describe_environment
+from visionkit.training.recipe import Recipe, RecipeError, load_recipe
+
+
+@dataclasses.dataclass
+class Run:
+    """What a training left behind.
+
+    Attributes:
+        folder: The run folder.
+        recipe: The resolved recipe.
+        history: Log name -> value per epoch.
+        metrics: Scores of the best model on the validation data.
+    """
+
+    folder: Path
+    recipe: Recipe
+    history: dict[str, list[float]]
+    metrics: dict
+
+    @functools.cached_property
+    def model(self):
+        """The best model, loaded from the folder."""
+        return load(self.folder)
+
+
+def recipe_of(source):
+    """The recipe file of a run folder; anything else as it is."""
+    file = Path(source) / "recipe.yaml" if isinstance(source, (str, Path)) else None
+    return file if file is not None and file.is_file() else source
+
+
+def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto") -> Run:
+    """Train a recipe: sources, model, `fit`, checkpoints, scores, pictures.
+
+    Args:
+        recipe: A recipe file, the bare name of one of visionkit's, a dict, a `Recipe`,
+            or (with `resume`) a run folder.
+        overrides: `"key.path=value"` texts.
+        out: The run folder; default `runs/<recipe name>-<time>`.
+        resume: Go on where the folder's training stopped: same weights, optimizer,
+            schedule, averages, random state and data order. Only `train.epochs` may
+            differ from what the folder's recipe says.
+        verbose: As for `fit`; `"auto"` is a progress bar on a terminal or in a
+            notebook, else a line per epoch.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        RecipeError: The recipe is wrong, or not the one to resume.
+        FileExistsError: `out` holds a run already and `resume` is not set.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was written.
+        NonFiniteLossError: The loss is no longer a number; a report was written.
+    """
+    recipe, folder = _open_folder(recipe, overrides, out, resume)
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(recipe.train.precision)
+        return _Training(recipe, folder, verbose).run(resume)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _open_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
+    """The resolved recipe and its folder, which holds `recipe.yaml` afterwards."""
+    if resume and out is None and recipe_of(source) is not source:
+        out = source
+    recipe = load_recipe(recipe_of(source), overrides)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(out) if out else Path("runs") / f"{recipe.name}-{stamp}"
+    written = folder / "recipe.yaml"
+    if resume:
+        if not written.is_file():
+            raise RecipeError(
+                f"There is no run to resume in {folder}: it has no recipe.yaml. Name "
+                "the run folder by --out, or leave --resume out to start a new run."
+            )
+        _check_same(load_recipe(written), recipe, folder)
+    elif written.exists():
+        raise FileExistsError(
+            f"{folder} holds a run already. Add --resume to go on with it, or choose "
+            "another --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(written, recipe.to_yaml())
+    return recipe, folder
+
+
+def _check_same(old: Recipe, new: Recipe, folder: Path) -> None:
+    """Refuse to resume with another recipe; only the number of epochs may change."""
+    before, after = _flat(old.to_dict()), _flat(new.to_dict())
+    changed = [
+        f"  {key}: the run has {before.get(key)!r}, now {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key) and key not in ("train.epochs", "name")
+    ]
+    if changed:
+        raise RecipeError(
+            f"{folder} was started with another recipe; only train.epochs may change "
+            "on resume:\n" + "\n".join(changed)
+        )
+
+
+def _flat(node, prefix="") -> dict:
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): node}
+    out = {}
+    for key, value in node.items():
+        out |= _flat(value, f"{prefix}{key}.")
+    return out
+
+
+class _Training:
+    """The parts of one training; they live as long as it runs."""
+
+    def __init__(self, recipe: Recipe, folder: Path, verbose):
+        train = recipe.train
+        keras.utils.set_random_seed(train.seed)
+        if train.deterministic:
+            _make_deterministic()
+        self.recipe, self.folder = recipe, folder
+        self.verbose = _verbosity(verbose)
+        self.source, self.validation = build_sources(recipe)
+        self.transforms = build_transforms(recipe)
+        self.report = DataReport(self.source, max_bad=recipe.data.max_bad)
+        self.validation_report = DataReport(
+            self.validation, max_bad=recipe.data.max_bad
+        )
+        for report in (self.report, self.validation_report):
+            report.scan_headers()
+        self.model = build_model(recipe, self.source.info.class_names)
+        self.steps = self.report.steps_per_epoch(recipe.data.batch_size)
+        compile_model(self.model, recipe, self.steps)
+        self.store = CheckpointStore(folder / "checkpoints")
+
+    def run(self, resume: bool) -> Run:
+        atomic_write_json(self.folder / "environment.json", describe_environment())
+        callbacks = self.callbacks()
+        checkpointer = next(
+            c for c in callbacks if isinstance(c, vk_callbacks.Checkpointer)
+        )
+        epoch, step = checkpointer.resume(self.model, callbacks) if resume else (0, 0)
+        self.describe(epoch, step)
+        try:
+            if step:  # the rest of the epoch in which the training was stopped
+                self.fit(callbacks, epoch, step, epoch + 1)
+                epoch += 1
+            if epoch < self.recipe.train.epochs and not self.model.stop_training:
+                self.fit(callbacks, epoch, 0, self.recipe.train.epochs)
+        finally:
+            self.write_report()
+        return self.finish()
+
+    def fit(self, callbacks, epoch: int, step: int, epochs: int) -> None:
+        order = Order(self.recipe.train.seed, epoch, step)
+        self.model.fit(
+            self.dataset(order),
+            initial_epoch=epoch,
+            epochs=epochs,
+            steps_per_epoch=self.steps - step,
+            validation_data=self.validation_dataset(),
+            callbacks=callbacks,
+            verbose=self.verbose,
+        )
+
+    def dataset(self, order: Order):
+        return make_dataset(
+            self.source,
+            self.model.preprocessing,
+            self.recipe.data.batch_size,
+            transforms=self.transforms,
+            order=order,
+            report=self.report,
+        )
+
+    def validation_dataset(self):
+        return make_dataset(
+            self.validation,
+            self.model.preprocessing,
+            self.recipe.data.batch_size,
+            report=self.validation_report,
+        )
