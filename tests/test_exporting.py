@@ -3,8 +3,6 @@
 import json
 import resource
 import struct
-import subprocess
-import sys
 import time
 import zlib
 
@@ -257,19 +255,3 @@ def test_what_cannot_be_exported_is_refused(classifier):
         vk.export(object(), "nowhere")
     with pytest.raises(FileNotFoundError, match="no model at"):
         vk.export("no_such_run", "nowhere")
-
-
-def test_jax_says_which_backend_to_use():
-    code = (
-        "import visionkit as vk\n"
-        "try: vk.export(None, 'nowhere')\n"
-        "except RuntimeError as e: assert 'KERAS_BACKEND=tensorflow' in str(e), e\n"
-        "else: raise SystemExit('exported')"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env=jax_environment())
-
-
-def jax_environment():
-    import os
-
-    return {**os.environ, "KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -377,7 +377,7 @@ def test_plot_history_reads_csv_and_one_epoch_and_nothing_finite(tmp_path):
     figure = plot_history(path)
     assert [axes.get_title() for axes in figure.axes] == ["loss", "note"]
     last = figure.axes[0].get_legend().get_texts()[-1].get_text()
-    assert last == "best epoch 5"
+    assert last == "best epoch 4"
     assert figure.axes[1].texts[0].get_text() == "no finite values"
     draw_figure(figure)
     path.write_text("epoch,loss\n")

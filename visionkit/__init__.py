@@ -21,8 +21,9 @@ from visionkit._version import __version__
 # albumentations asks the network for a newer version when imported; never do that.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 if "tensorflow" not in sys.modules:
-    # TensorFlow reads these once, when it is imported. Errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow reads this once, when it is imported. What goes wrong still shows, as
+    # Python's exceptions; what is left out is its C++ chatter about absent GPUs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _PUBLIC = {
     "BACKBONES": "visionkit.backbones",

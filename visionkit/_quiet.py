@@ -21,7 +21,6 @@ _CHATTER = re.compile(
 @contextlib.contextmanager
 def quiet_start():
     """Within it, TensorFlow may be imported; its known chatter is dropped."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" in sys.modules:
         yield
         return

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -142,7 +143,7 @@ sys.modules["tensorflow"] = None
 import numpy as np, keras
 from visionkit.backbones import build_backbone
 assert keras.backend.backend() == "jax"
-backbone = build_backbone("mobilenet_v2_035", output_stride=16, freeze=["P1"])
+backbone = build_backbone("resnet18", output_stride=16, freeze=["P1"])
 features = backbone.predict_on_batch(np.full((1, 35, 50, 3), 99, "uint8"))
 print([value.shape for value in features.values()])
 """
@@ -150,10 +151,10 @@ print([value.shape for value in features.values()])
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**__import__("os").environ, "KERAS_BACKEND": "jax"},
+        env={**os.environ, "KERAS_BACKEND": "jax"},
     )
-    assert "(1, 18, 25, 48)" in out.stdout, out.stderr
-    assert "(1, 3, 4, 1280)" in out.stdout
+    assert "(1, 18, 25, 64)" in out.stdout, out.stderr
+    assert "(1, 3, 4, 512)" in out.stdout
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def test_imagenet_weights_from_a_local_file():
     expected = application.predict_on_batch(images / 127.5 - 1)
     backbone = build_backbone("mobilenet_v2", weights=MOBILENET)
     features = backbone.predict_on_batch(images)["P5"]
-    np.testing.assert_allclose(features, expected, atol=1e-4)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(features / scale, expected / scale, atol=1e-4)
 
 
 def test_own_weights_return_dilated_and_frozen(tmp_path):
@@ -151,7 +152,7 @@ def test_weights_of_another_width_list_both_shapes_and_load_nothing(saved):
     from visionkit.backbones.weights import load_file
 
     backbone = build_backbone("mobilenet_v2_050")
-    before = [v.numpy() for v in backbone.variables]
+    before = [np.array(v) for v in backbone.variables]
     with pytest.raises(ValueError, match=r"expected .*has .*\n.*\n.*and \d+ more"):
         load_file(backbone, saved / "net.weights.h5", order=[])
     for value, variable in zip(before, backbone.variables, strict=True):

@@ -51,7 +51,12 @@ def test_geometry_of_each_mode():
     assert placement("letterbox", 50, 50) == [2, 2, 0, 50]
     assert placement("letterbox", 50, 400) == [0.5, 0.5, 37, 0]
     assert placement("center_crop", 300, 400, crop_fraction=1.0) == [0.5, 0.5, -25, 0]
-    assert placement("center_crop", 400, 800, crop_fraction=0.5) == [0.5, 0.5, -50, -100]
+    assert placement("center_crop", 400, 800, crop_fraction=0.5) == [
+        0.5,
+        0.5,
+        -50,
+        -100,
+    ]
     assert placement("shortest_edge", 50, 50) == [2, 2, 0, 0]
     assert placement("shortest_edge", 50, 50, min_edge=50) == [1, 1, 0, 0]
     assert placement("shortest_edge", 400, 100) == [0.25, 0.25, 0, 0]

@@ -30,6 +30,11 @@ def rebuild(
 ) -> keras.Model:
     """A copy of a network on another input, whose outputs are its levels.
 
+    Dilated features, sampled on the grid of the undilated ones, equal them. Where they
+    cannot: squeeze-and-excitation averages over more positions (EfficientNet,
+    MobileNetV3), and on even sizes a pooling of 3x3 beside a strided 1x1 shortcut
+    (Xception) has its grid one pixel from the shortcut's.
+
     Args:
         reference: A functional model from images to features.
         name: Name of the new model.

@@ -11,6 +11,7 @@ _PUBLIC = {
     "build_source": "visionkit.data.sources",
     "make_dataset": "visionkit.data.pipeline",
     "split_source": "visionkit.data.split",
+    "steps_per_epoch": "visionkit.data.pipeline",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -17,10 +17,8 @@ import numpy as np
 from visionkit.data.check_report import CheckReport, Finding
 from visionkit.data.fingerprints import content_ids, parallel_map
 from visionkit.data.headers import BadImage, ImageHeader, inspect_image
+from visionkit.data.report import MAX_BAD, DataReport
 from visionkit.data.sources.base import Skip, Source
-
-MAX_BAD_SHARE = 0.01
-"""Share of images that may be skipped with a warning; beyond it is an error."""
 
 MAX_IMBALANCE = 10
 """Images of the largest class per image of the smallest before a warning."""
@@ -89,6 +87,7 @@ def check_source(
     *,
     name: str = "train",
     deep: bool = False,
+    report: DataReport | None = None,
     workers: int | None = None,
 ) -> CheckReport:
     """Examines every record of a source.
@@ -101,6 +100,8 @@ def check_source(
         name: What the report calls it.
         deep: Also decodes every image with the decoder of the training, which finds
             damage within the pixels.
+        report: The run's report; it is told which records are unreadable, and raises
+            where they are too many.
         workers: Threads; default four per core, 32 at most.
 
     Returns:
@@ -110,6 +111,11 @@ def check_source(
     headers = parallel_map(examine, range(len(source)), workers)
     (contents,) = content_ids(source, workers=workers)
     scan = Scan(source, headers, contents)
+    if report is not None:
+        bad = np.flatnonzero(~scan.used).tolist()
+        report.take_scan(
+            {i: (headers[i].rule, headers[i].detail) for i in bad}, scan.notes
+        )
     rules = (*COMMON_RULES, *RULES.get(source.info.task, ()))
     findings = [finding for rule in rules for finding in rule(scan)]
     return CheckReport(name, findings, _counts(scan))
@@ -198,7 +204,7 @@ def _decoder():
 def _bad_images(scan: Scan) -> Iterator[Finding]:
     """A finding per rule by which images are skipped."""
     total = len(scan.headers) + len(scan.source.skipped)
-    level = "error" if len(scan.skips) > MAX_BAD_SHARE * total else "warning"
+    level = "error" if len(scan.skips) > MAX_BAD * total else "warning"
     by_rule = collections.defaultdict(list)
     for skip in scan.skips:
         by_rule[skip.rule].append(f"{skip.name}: {skip.detail}")

@@ -52,6 +52,11 @@ class CheckReport:
         """Whether there is no error; warnings are allowed."""
         return all(finding.level != "error" for finding in self.findings)
 
+    @property
+    def urgent(self) -> list[Finding]:
+        """The errors and warnings."""
+        return [finding for finding in self.findings if finding.level != "note"]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain types; `json.dumps` takes names that are not UTF-8."""
         findings = [dataclasses.asdict(finding) for finding in self.findings]
@@ -61,6 +66,11 @@ class CheckReport:
             "counts": self.counts,
             "findings": [f | {"names": list(f["names"])} for f in findings],
         }
+
+    def print_urgent(self, console) -> None:
+        """Prints only the errors and warnings, without tables."""
+        for finding in self.urgent:
+            console.print(_finding_text(finding))
 
     def print(self, console=None) -> None:
         """Prints tables to a `rich.console.Console` (default: the terminal)."""

@@ -7,10 +7,9 @@ Every function takes one image; `encoded` is a () string.
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from visionkit.data.exif import ORIENTATION_TAG
 from visionkit.data.headers import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from visionkit.data.lazy import tf
 
 HEAD_BYTES = 32  # all sizes but JPEG's stand in the first 30 bytes
 EXIF_BYTES = 65536  # EXIF stands in the first segment, and a segment has 64 KiB

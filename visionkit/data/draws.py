@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from visionkit.data.lazy import tf
 
 
 def uniform(seed, low, high, shape=()):

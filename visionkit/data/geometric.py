@@ -14,10 +14,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import tensorflow as tf
-
 from visionkit.data.decode import slice_window
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
+from visionkit.data.lazy import tf
 from visionkit.data.resize import pad_to, resample, resample_mask
 from visionkit.types import PAD_VALUE, VOID_CLASS
 

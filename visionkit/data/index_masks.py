@@ -42,7 +42,7 @@ def decode_index_mask(encoded):
     with tf.control_dependencies([] if check is None else [check]):
         rest = tf.strings.substr(encoded, 33, tf.strings.length(encoded) - 33)
     start = tf.io.decode_raw(tf.strings.substr(encoded, 0, 33), tf.uint8)
-    grey = tf.bitwise.bitwise_xor(start, tf.constant(_PALETTE_TO_GREY, tf.uint8))
+    grey = tf.bitwise.bitwise_xor(start, tf.constant(list(_PALETTE_TO_GREY), tf.uint8))
     start = tf.where(colour == 3, grey, start)
     characters = tf.gather(
         tf.constant([bytes([i]) for i in range(256)]), tf.cast(start, tf.int32)

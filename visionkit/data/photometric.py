@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import tensorflow as tf
-
 from visionkit.data.decode import GREY_WEIGHTS
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
 from visionkit.data.geometric import Crop
+from visionkit.data.lazy import tf
 from visionkit.types import VOID_CLASS
 
 

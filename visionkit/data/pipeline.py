@@ -14,6 +14,7 @@ The one place where the order of the steps is decided, each with its reason:
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from visionkit.data.geometric import Crop, move
@@ -28,11 +29,13 @@ from visionkit.data.reading import read_sample, read_samples
 from visionkit.data.report import DataReport
 from visionkit.data.resize import resize_image, resize_mask
 from visionkit.data.sources.base import Source
-from visionkit.data.targets import count_max_boxes, count_over, make_target
+from visionkit.data.targets import choose_max_boxes, count_boxes, make_target
 from visionkit.data.transforms import check_order
 from visionkit.types import Preprocessing
 
 __all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
+
+BOX_TASKS = ("detection", "instance_segmentation")
 
 
 def make_dataset(
@@ -83,9 +86,11 @@ def make_dataset(
     report = report or DataReport(source)
     report.check()
     task = source.info.task
-    if "boxes" in source.columns():
-        max_boxes = max_boxes or count_max_boxes(source)
-        report.note_count("boxes.over_max_boxes", count_over(source, max_boxes))
+    counts = count_boxes(source) if task in BOX_TASKS else None
+    if counts is not None:
+        max_boxes = max_boxes or choose_max_boxes(counts)
+        over = np.maximum(counts - max_boxes, 0).sum()
+        report.note_count("boxes.over_max_boxes", over)
 
     if order is None:
         records = evaluation_records(source, report.bad_indices)

@@ -10,6 +10,9 @@ from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
 from visionkit.data.sources.base import Source
 
+MAX_BAD = 0.01
+"""Share of the records that may be unreadable before it is an error."""
+
 LISTED = 20  # files that an error names; the report has all of them
 
 
@@ -27,7 +30,7 @@ class DataReport:
         bad: Record index -> (rule, name, detail), as found while reading.
     """
 
-    def __init__(self, source: Source, max_bad: float = 0.01):
+    def __init__(self, source: Source, max_bad: float = MAX_BAD):
         if not 0 <= max_bad <= 1:
             raise ValueError(
                 f"`max_bad` must be a share in [0, 1]. Received: max_bad={max_bad}"
@@ -96,6 +99,25 @@ class DataReport:
         name = self.source.record_name(index)
         with self._lock:
             self.bad[int(index)] = (rule, name, detail)
+        self.check()
+
+    def take_scan(self, bad: dict[int, tuple[str, str]], notes) -> None:
+        """Takes over what a look at all headers found, before anything is decoded.
+
+        Args:
+            bad: Record index -> (rule, detail).
+            notes: Rule -> indices of the records it holds for.
+
+        Raises:
+            ValueError: As for `add_bad`.
+        """
+        named = {index: (r, self.source.record_name(index), d)
+                 for index, (r, d) in bad.items()}
+        with self._lock:
+            self.bad |= named
+        for rule, indices in notes.items():
+            for index in indices:
+                self.note(rule, index)
         self.check()
 
     def check(self) -> None:
@@ -177,8 +199,8 @@ def diagnose(record, error: str = "") -> tuple[str, str]:
 
 
 def _rule_in(error: str) -> tuple[str, str]:
-    """The rule at the head of a graph error, or image.corrupt."""
-    found = re.search(r"((?:image|mask)\.\w+): (.*)", error)
+    """The rule that an assertion of the graph names, or image.corrupt."""
+    found = re.search(r"((?:image|mask)\.\w+): (.*)", error, re.DOTALL)
     if found:
-        return found[1], found[2].replace("]", "").replace(" [", " ")
+        return found[1], " ".join(found[2].replace("'", "").split())
     return "image.corrupt", error or "its pixels cannot be decoded"

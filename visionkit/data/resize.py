@@ -7,10 +7,9 @@ went: resized = original * scale + offset, in pixels with continuous edges.
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from visionkit.data.decode import slice_window
 from visionkit.data.geometry import placement_of, resize_geometry
+from visionkit.data.lazy import tf
 from visionkit.types import PAD_VALUE, VOID_CLASS, Preprocessing
 
 
@@ -142,7 +141,8 @@ def pad_to(image, offset, size, value):
     """`image` (h, w, C) at `offset` (2,) int32 in a frame of `size` full of `value`."""
     after = size - offset - tf.shape(image)[:2]
     pads = tf.concat([tf.stack([offset, after], axis=1), [[0, 0]]], axis=0)
-    return tf.pad(image, pads, constant_values=tf.cast(value, image.dtype))
+    padded = tf.pad(image, pads, constant_values=tf.cast(value, image.dtype))
+    return tf.ensure_shape(padded, [None, None, image.shape[-1]])
 
 
 def _xyxy(placement):

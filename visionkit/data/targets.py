@@ -18,20 +18,18 @@ MIN_SIDE = 1.0
 """Shortest side of a box in pixels of the model's input, or the box is dropped."""
 
 
-def count_max_boxes(source: Source) -> int:
-    """The source's most boxes in an image, rounded up to 8, at most `MAX_BOXES`."""
-    most = int(_box_counts(source).max(initial=1))
-    return min(MAX_BOXES, -(-most // 8) * 8)
+def count_boxes(source: Source):
+    """(len,) int32, the number of boxes of each record; None if it has no boxes."""
+    records = source.raw_dataset()
+    if "boxes" not in records.element_spec:
+        return None
+    counts = records.map(lambda record: tf.shape(record["boxes"])[0])
+    return np.concatenate([[], *counts.batch(4096).as_numpy_iterator()]).astype(int)
 
 
-def count_over(source: Source, max_boxes: int) -> int:
-    """Boxes of the source that do not fit in `max_boxes` per image."""
-    return int(np.maximum(_box_counts(source) - max_boxes, 0).sum())
-
-
-def _box_counts(source: Source):
-    splits = source.columns().get("row_splits")
-    return np.zeros(0, np.int64) if splits is None else np.diff(splits)
+def choose_max_boxes(counts) -> int:
+    """The largest of `counts`, in eights, at most `MAX_BOXES`."""
+    return min(MAX_BOXES, -(-int(counts.max(initial=1)) // 8) * 8)
 
 
 def make_target(sample, task: str, max_boxes: int | None, with_ids: bool):

@@ -65,8 +65,13 @@ def predict(
     Raises:
         FileNotFoundError: The model or an image does not exist.
         TypeError: `model` or an image is of a type that is not listed above.
-        ValueError: An array has the wrong type or shape, or the SavedModel is foreign.
+        ValueError: An array has the wrong type or shape, the SavedModel is foreign, or
+            `batch_size` is less than 1.
     """
+    if batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
+        )
     answerer = _answerer(model)
     items = list_images(images, answerer.preprocessing)
     results: list[Results | None] = [None] * len(items)
@@ -81,10 +86,13 @@ def predict(
 
 def _result(item: Image, row: dict, answerer, top: int, score: float) -> Results:
     path = item if isinstance(item, str) else None
-    if not row["image_valid"]:
-        return Results(path=path, error=_reason(item))
+    try:
+        size = _image_size(item, answerer.preprocessing)
+        if not row["image_valid"]:
+            raise BadImage("image.corrupt", "its content cannot be decoded")
+    except BadImage as error:
+        return Results(path=path, error=str(error))
     fields = RESULTS[answerer.task](row, answerer.class_names, top, score)
-    size = _image_size(item, answerer.preprocessing)
     return Results(path=path, image_size=size, **fields)
 
 
@@ -94,15 +102,6 @@ def _image_size(item: Image, preprocessing: Preprocessing) -> tuple[int, int]:
     header = inspect_image(item)
     upright = preprocessing.exif == "apply"
     return header.upright_size if upright else (header.height, header.width)
-
-
-def _reason(item: Image) -> str:
-    """Why an image cannot be read, by rule."""
-    try:
-        inspect_image(item)
-    except BadImage as error:
-        return str(error)
-    return "image.corrupt: its header is sound, but its content cannot be decoded"
 
 
 def _answerer(model):
@@ -132,15 +131,10 @@ class _KerasModel:
     def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
         """Answers for files and encoded images, one dict each."""
 
-        def prepare(path, encoded):
-            has_path = tf.strings.length(path) > 0
-            encoded = tf.cond(has_path, lambda: tf.io.read_file(path), lambda: encoded)
-            return graph.prepare_encoded(encoded, self.preprocessing)
-
         paths = [os.fsencode(i) if _is_file(i) else b"" for i in items]
         content = [i if isinstance(i, bytes) else b"" for i in items]
         dataset = tf.data.Dataset.from_tensor_slices((paths, content))
-        return self._answers(dataset, prepare, batch_size)
+        return self._answers(dataset, _prepare_file(self.preprocessing), batch_size)
 
     def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
         """Answers for (H, W, C) uint8 arrays, one dict each."""
@@ -193,6 +187,19 @@ class _SavedModel:
                 batch = tf.constant(np.stack(same[start : start + batch_size]))
                 answers = self.model.signatures["images"](images=batch)
                 yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
+
+
+@functools.cache
+def _prepare_file(preprocessing: Preprocessing):
+    """From a path or, where that is empty, from encoded bytes; traced once."""
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)] * 2)
+    def prepare(path, encoded):
+        has_path = tf.strings.length(path) > 0
+        encoded = tf.cond(has_path, lambda: tf.io.read_file(path), lambda: encoded)
+        return graph.prepare_encoded(encoded, preprocessing)
+
+    return prepare
 
 
 def _rows(answers: dict) -> Iterator[dict]:

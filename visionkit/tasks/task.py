@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import keras
 
@@ -63,6 +64,14 @@ class VisionTask(keras.Model):
             **kwargs: As for `keras.Model.predict`.
         """
         return self.predictor.predict(x, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`."""
+        with warnings.catch_warnings():
+            # An unreadable file makes the number of batches unknown beforehand, and
+            # Keras takes the end of such data for an accident.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            return super().evaluate(*args, **kwargs)
 
     def predict_on_batch(self, x):
         """Answers for one batch (B, h, w, C) 0..255, as a dict of NumPy arrays."""

@@ -31,7 +31,7 @@ def draw_data(dataset, source, folder: Path) -> None:
     save_figure(plot_class_counts(counts, names), folder / "class_counts.png")
     images, labels = _first(dataset)
     titles = [names[int(label)] for label in labels]
-    save_figure(plot_samples(images, titles), folder / "train_samples.png")
+    save_figure(plot_samples(images, titles, columns=6), folder / "train_samples.png")
 
 
 def draw_results(model, dataset, history: Path, metrics: dict, folder: Path) -> None:
@@ -52,7 +52,12 @@ def draw_results(model, dataset, history: Path, metrics: dict, folder: Path) -> 
     answers = model.predict_on_batch(np.stack(images))
     scores = np.max(answers["probabilities"], axis=-1)
     figure = plot_predictions(
-        images, labels, np.asarray(answers["labels"]), scores, model.class_names
+        images,
+        labels,
+        np.asarray(answers["labels"]),
+        scores,
+        model.class_names,
+        columns=6,
     )
     save_figure(figure, folder / "validation_predictions.png")
 

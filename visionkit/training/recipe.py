@@ -6,6 +6,7 @@ Reading and refusing a recipe imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -298,20 +299,34 @@ def check_names(recipe: Recipe, origin: str) -> None:
         RecipeError: Unknown model, backbone, source, source option or transform.
     """
     from visionkit.backbones import BACKBONES
-    from visionkit.data.sources import SOURCES
+    from visionkit.data.sources import SOURCES, source_class
+    from visionkit.data.transforms import build_transforms
     from visionkit.tasks import MODELS
 
     def check(key, value, table):
         if value not in table:
             raise RecipeError(
                 f"{origin} is not a valid recipe:\n  {key}: found {value!r};"
-                f"{_nearest(value, table)} Legal: {', '.join(table)}"
+                f"{_nearest(value, table)} Legal: {', '.join(sorted(table))}"
             )
 
     check("task", recipe.task, MODELS)
     check("model.name", recipe.model.name, MODELS[recipe.task])
     check("model.backbone", recipe.model.backbone, BACKBONES)
     check("data.source", recipe.data.source, SOURCES)
+    legal = set(inspect.signature(source_class(recipe.data.source)).parameters)
+    for split in ("train", "validation"):
+        options = getattr(recipe.data, split)
+        for option in options if isinstance(options, dict) else ():
+            check(f"data.{split}", option, legal - {"task"})
+    if recipe.data.root is not None and "root" not in legal:
+        check("data", "root", legal)
+    try:
+        build_transforms(recipe.augment)
+    except ValueError as error:
+        raise RecipeError(
+            f"{origin} is not a valid recipe:\n  augment: {error}"
+        ) from None
 
 
 def _nearest(word: str, known) -> str:

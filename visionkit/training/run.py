@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import sys
 import time
 from pathlib import Path
 
 import keras
 
-from visionkit.data import DataReport, Order, make_dataset
 from visionkit.tasks.loading import load
-from visionkit.training import callbacks as vk_callbacks
-from visionkit.training.build import (
-    build_model,
-    build_sources,
-    build_transforms,
-    compile_model,
-)
-from visionkit.training.checkpoint import (
-    CheckpointStore,
-    atomic_write_json,
-    atomic_write_text,
-)
-from visionkit.training.environment import describe_environment
+from visionkit.training.files import atomic_write_text
 from visionkit.training.recipe import Recipe, RecipeError, load_recipe
+from visionkit.training.session import TrainingSession
 
 
 @dataclasses.dataclass
@@ -84,7 +70,9 @@ def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto")
     policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(recipe.train.precision)
-        return _Training(recipe, folder, verbose).run(resume)
+        session = TrainingSession(recipe, folder, verbose)
+        history = session.train(resume)
+        return Run(folder, recipe, history, session.conclude())
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -136,75 +124,3 @@ def _flat(node, prefix="") -> dict:
     for key, value in node.items():
         out |= _flat(value, f"{prefix}{key}.")
     return out
-
-
-class _Training:
-    """The parts of one training; they live as long as it runs."""
-
-    def __init__(self, recipe: Recipe, folder: Path, verbose):
-        train = recipe.train
-        keras.utils.set_random_seed(train.seed)
-        if train.deterministic:
-            _make_deterministic()
-        self.recipe, self.folder = recipe, folder
-        self.verbose = _verbosity(verbose)
-        self.source, self.validation = build_sources(recipe)
-        self.transforms = build_transforms(recipe)
-        self.report = DataReport(self.source, max_bad=recipe.data.max_bad)
-        self.validation_report = DataReport(
-            self.validation, max_bad=recipe.data.max_bad
-        )
-        for report in (self.report, self.validation_report):
-            report.scan_headers()
-        self.model = build_model(recipe, self.source.info.class_names)
-        self.steps = self.report.steps_per_epoch(recipe.data.batch_size)
-        compile_model(self.model, recipe, self.steps)
-        self.store = CheckpointStore(folder / "checkpoints")
-
-    def run(self, resume: bool) -> Run:
-        atomic_write_json(self.folder / "environment.json", describe_environment())
-        callbacks = self.callbacks()
-        checkpointer = next(
-            c for c in callbacks if isinstance(c, vk_callbacks.Checkpointer)
-        )
-        epoch, step = checkpointer.resume(self.model, callbacks) if resume else (0, 0)
-        self.describe(epoch, step)
-        try:
-            if step:  # the rest of the epoch in which the training was stopped
-                self.fit(callbacks, epoch, step, epoch + 1)
-                epoch += 1
-            if epoch < self.recipe.train.epochs and not self.model.stop_training:
-                self.fit(callbacks, epoch, 0, self.recipe.train.epochs)
-        finally:
-            self.write_report()
-        return self.finish()
-
-    def fit(self, callbacks, epoch: int, step: int, epochs: int) -> None:
-        order = Order(self.recipe.train.seed, epoch, step)
-        self.model.fit(
-            self.dataset(order),
-            initial_epoch=epoch,
-            epochs=epochs,
-            steps_per_epoch=self.steps - step,
-            validation_data=self.validation_dataset(),
-            callbacks=callbacks,
-            verbose=self.verbose,
-        )
-
-    def dataset(self, order: Order):
-        return make_dataset(
-            self.source,
-            self.model.preprocessing,
-            self.recipe.data.batch_size,
-            transforms=self.transforms,
-            order=order,
-            report=self.report,
-        )
-
-    def validation_dataset(self):
-        return make_dataset(
-            self.validation,
-            self.model.preprocessing,
-            self.recipe.data.batch_size,
-            report=self.validation_report,
-        )

@@ -71,7 +71,7 @@ def plot_history(history, *, monitor: str | None = None):
     Args:
         history: Dict of lists by metric name (`keras.callbacks.History.history`), or
             the path of a CSV file of the same columns. A column "epoch" gives the
-            epochs' numbers (counted from 0, as Keras does).
+            epochs' numbers; "seconds" is left out.
         monitor: Column that decides the best epoch; lowest if its name speaks of a
             loss or an error, else highest. Default: the first "val_" column that is
             not a loss, else "val_loss", else none is marked.
@@ -86,10 +86,11 @@ def plot_history(history, *, monitor: str | None = None):
 
     columns = _read_history(history)
     epochs = columns.pop("epoch", None)
+    columns.pop("seconds", None)
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError("The history must hold at least one metric and one epoch.")
     count = len(next(iter(columns.values())))
-    epochs = np.arange(1, count + 1) if epochs is None else epochs + 1
+    epochs = np.arange(1, count + 1) if epochs is None else epochs
     best = _best_epoch(columns, monitor)
     metrics = list(dict.fromkeys(name.removeprefix("val_") for name in columns))
     metrics.sort(key=lambda name: name in RATES)  # stable: the rates come last

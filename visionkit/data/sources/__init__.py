@@ -18,6 +18,18 @@ SOURCES = {
 """Name -> "module:Class"; resolved on use, so that a list of names costs nothing."""
 
 
+def source_class(name: str) -> type[Source]:
+    """The class of a source in `SOURCES`.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    if name not in SOURCES:
+        raise ValueError(_unknown("source", name, SOURCES))
+    module, _, attribute = SOURCES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def build_source(name: str, **options: Any) -> Source:
     """The source called `name` in `SOURCES`, made with `options`.
 
@@ -28,15 +40,12 @@ def build_source(name: str, **options: Any) -> Source:
     Raises:
         ValueError: The name is unknown, or an option is.
     """
-    if name not in SOURCES:
-        raise ValueError(_unknown("source", name, SOURCES))
-    module, _, attribute = SOURCES[name].partition(":")
-    source_class = getattr(importlib.import_module(module), attribute)
-    known = inspect.signature(source_class).parameters
+    kind = source_class(name)
+    known = inspect.signature(kind).parameters
     for option in options:
         if option not in known:
             raise ValueError(_unknown(f"option of source {name!r}", option, known))
-    return source_class(**options)
+    return kind(**options)
 
 
 def _unknown(kind: str, name: str, known) -> str:

@@ -1,0 +1,228 @@
+"""Pixels, boxes and masks stay together; wrong recipes are refused in words."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from visionkit.data import geometric, photometric
+from visionkit.data.pipeline import augment_and_resize
+from visionkit.data.targets import map_boxes
+from visionkit.data.transforms import TRANSFORMS, build_transforms, check_order
+from visionkit.types import VOID_CLASS, Preprocessing
+
+SIZE = (120, 170)
+BOXES = np.array([[20, 30, 71, 66], [100, 70, 141, 111]], np.float32)
+
+
+def scene(seed=0):
+    """Two bright rectangles on black; the masks say which is which."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    mask = np.zeros(SIZE, np.uint8)
+    for label, (x1, y1, x2, y2) in enumerate(BOXES.astype(int), start=1):
+        image[y1:y2, x1:x2, label] = 255
+        mask[y1:y2, x1:x2] = label
+    size = tf.constant(SIZE)
+    return {
+        "images": tf.constant(image),
+        "segmentation_masks": tf.constant(mask),
+        "bounding_boxes": {
+            "boxes": tf.constant(BOXES),
+            "labels": tf.constant([1, 2]),
+            "is_crowd": tf.constant([False, False]),
+            "area": tf.constant([1.0, 2.0]),
+        },
+        "instance_masks": tf.constant([b"one", b"two"]),
+        "image_size": size,
+        "seed": tf.constant([3, seed], tf.int64),
+        **geometric.start_geometry(size),
+    }
+
+
+def window_then(sample, window):
+    return geometric.cut(sample, tf.constant(window))
+
+
+@pytest.mark.parametrize("mode", ["letterbox", "stretch", "center_crop"])
+@pytest.mark.parametrize("graph", [False, True])
+def test_boxes_and_masks_follow_the_pixels(mode, graph):
+    transforms = (
+        geometric.ScaleJitter((0.5, 2.0)),
+        geometric.Flip(0.5),
+        geometric.Flip(0.5, vertical=True),
+        geometric.ScaleJitter((0.6, 1.1)),
+    )
+    preprocessing = Preprocessing((200, 260), mode, crop_fraction=1.0)
+
+    def run(seed):
+        sample = window_then({**scene(), "seed": seed}, [10, 8, 100, 150])
+        sample = augment_and_resize(sample, preprocessing, transforms)
+        return sample, map_boxes(sample)
+
+    run = tf.function(run) if graph else run
+    found = 0
+    for seed in range(30 if graph else 4):
+        sample, rows = run(tf.constant([seed, 5], tf.int64))
+        assert sample["images"].shape == (200, 260, 3)
+        for box, label, area, name in zip(
+            rows["boxes"].numpy(),
+            rows["labels"].numpy(),
+            rows["area"].numpy(),
+            rows["instance_masks"].numpy(),
+            strict=True,
+        ):
+            assert (label, area, name) in [(1, 1, b"one"), (2, 2, b"two")]
+            for pixels in (
+                sample["segmentation_masks"].numpy() == label,
+                (sample["images"].numpy()[..., label] > 127)
+                & (sample["images"].numpy()[..., 0] < 60),
+            ):
+                ys, xs = np.nonzero(pixels)
+                extent = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+                np.testing.assert_allclose(box, extent, atol=3)
+            found += 1
+    assert found > 4
+
+
+def test_map_boxes_drops_crowds_slivers_and_what_is_cut_off():
+    sample = scene()
+    boxes = np.array(
+        [
+            [0, 0, 10, 10],
+            [0, 0, 95, 10],
+            [0, 0, 85, 10],
+            [95, 50, 95.5, 60],
+            [93, 53, 99, 59],
+        ]
+    )
+    sample["bounding_boxes"] = {
+        "boxes": tf.constant(boxes, tf.float32),
+        "labels": tf.range(5),
+        "is_crowd": tf.constant([False, False, False, False, True]),
+    }
+    del sample["instance_masks"]
+    rows = map_boxes(window_then(sample, [2, 80, 100, 60]))
+    np.testing.assert_array_equal(rows["labels"], [1])  # 2 keeps under a tenth
+    np.testing.assert_allclose(rows["boxes"], [[0, 0, 15, 8]])
+    assert rows["is_crowd"].shape == (1,)
+
+
+def test_crop_window_is_inside_and_has_legal_area_and_ratio():
+    crop = geometric.Crop((0.2, 0.6), (0.5, 2.0))
+    window = tf.function(crop.window)
+    size = tf.constant([91, 140])
+    windows = np.array(
+        [window(size, tf.constant([0, i], tf.int64)) for i in range(200)]
+    )
+    y, x, h, w = windows.T
+    assert (y >= 0).all() and (x >= 0).all()
+    assert (y + h <= 91).all() and (x + w <= 140).all()
+    share = h * w / (91 * 140)
+    assert share.min() > 0.18 and share.max() < 0.62
+    assert (w / h).min() > 0.48 and (w / h).max() < 2.1
+    assert share.std() > 0.05 and len({tuple(v) for v in windows}) > 190
+
+
+def test_crop_window_of_a_very_wide_image_falls_back_to_the_centre():
+    crop = geometric.Crop((1.0, 1.0), (0.75, 4 / 3))
+    window = crop.window(tf.constant([30, 400]), tf.constant([0, 1]))
+    np.testing.assert_array_equal(window, [0, 180, 30, 40])
+
+
+def test_flip_respects_p_and_direction():
+    sample = scene()
+    same = geometric.Flip(0.0)(sample, sample["seed"])
+    np.testing.assert_array_equal(same["images"], sample["images"])
+    for vertical, axis in ((False, 1), (True, 0)):
+        flipped = geometric.Flip(1.0, vertical)(sample, sample["seed"])
+        expected = np.flip(sample["images"], axis)
+        np.testing.assert_array_equal(flipped["images"], expected)
+
+
+def test_color_brightness_and_contrast_match_their_definitions():
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 120, (16, 24, 3), np.uint8)
+    seed = tf.constant([1, 2], tf.int64)
+    draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0).numpy()
+    sample = {"images": tf.constant(image)}
+    out = photometric.Color(0.5, 0, 0, 0)(sample, seed)["images"]
+    expected = image * (1 + 0.5 * draw[0])
+    assert abs(out.numpy() - expected).max() <= 0.51
+    out = photometric.Color(0, 0.5, 0, 0)(sample, seed)["images"]
+    mean = (image[::4, ::4] @ [0.299, 0.587, 0.114]).mean()
+    expected = mean + (image - mean) * (1 + 0.5 * draw[1])
+    assert abs(out.numpy() - expected).max() <= 0.51
+    out = photometric.Color(0, 0, 1.0, 0)(sample, seed)["images"]
+    grey = (image @ [0.299, 0.587, 0.114])[..., None]
+    expected = np.clip(grey + (image - grey) * (1 + draw[2]), 0, 255)
+    assert abs(out.numpy() - expected).max() <= 0.51
+
+
+def test_color_hue_keeps_grey_and_luma():
+    color = photometric.Color(0, 0, 0, 0.5)
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.integers(0, 256, (8, 12, 1), np.uint8), 3, axis=2)
+    image = rng.integers(100, 150, (8, 12, 3), np.uint8)
+    for i in range(5):
+        seed = tf.constant([i, 2], tf.int64)
+        out = color({"images": tf.constant(grey)}, seed)["images"].numpy()
+        assert abs(out.astype(int) - grey).max() <= 1
+        out = color({"images": tf.constant(image)}, seed)["images"].numpy()
+        luma = [0.299, 0.587, 0.114]
+        assert abs(out @ luma - image @ luma).max() < 1.5
+
+
+def test_color_takes_one_channel():
+    image = tf.fill((8, 12, 1), tf.constant(100, tf.uint8))
+    out = photometric.Color(0.5, 0.5, 0.5, 0.5)({"images": image}, tf.constant([1, 2]))
+    assert out["images"].shape == (8, 12, 1)
+
+
+def test_erase_replaces_one_rectangle_and_voids_the_mask():
+    sample = scene()
+    out = photometric.Erase(1.0, (0.1, 0.2))(sample, sample["seed"])
+    void = out["segmentation_masks"].numpy() == VOID_CLASS
+    assert 0.09 < void.mean() < 0.21
+    ys, xs = np.nonzero(void)
+    assert void[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].all()
+    changed = (out["images"].numpy() != sample["images"].numpy()).any(-1)
+    assert not changed[~void].any() and changed[void].mean() > 0.9
+    same = photometric.Erase(0.0)(sample, sample["seed"])
+    np.testing.assert_array_equal(same["images"], sample["images"])
+
+
+def test_build_transforms_reads_names_and_options():
+    built = build_transforms(
+        ["crop", {"flip": {"p": 0.25}}, {"scale_jitter": {"range": [1, 2]}}]
+    )
+    assert built == (
+        geometric.Crop(),
+        geometric.Flip(0.25),
+        geometric.ScaleJitter((1, 2)),
+    )
+    assert build_transforms(None) == () and build_transforms([{"color": None}])
+    assert all(build_transforms([name]) for name in TRANSFORMS)
+
+
+@pytest.mark.parametrize(
+    ("items", "match"),
+    [
+        (["flipp"], "Did you mean `flip`"),
+        (["CLAHE"], "Only these lower-case transforms"),
+        ([{"flip": {"prob": 1}}], "no option prob. Its options are p, vertical"),
+        ([{"flip": {"p": 2}}], r"Transform `flip`: `p` must be in \[0, 1\]"),
+        ([{"flip": {"p": "x"}}], "Transform `flip`"),
+        ([{"crop": {"scale": [0.5]}}], "two ascending numbers"),
+        ([{"scale_jitter": {"range": [2, 1]}}], "two ascending numbers"),
+        ([{"flip": {}, "crop": {}}], "A transform is a name or"),
+        ([{"flip": 0.5}], "A transform is a name or"),
+        ([{"color": {"hue": 0.7}}], "hue"),
+        (["flip", "crop"], "must be the first"),
+    ],
+)
+def test_build_transforms_refuses_with_a_hint(items, match):
+    with pytest.raises(ValueError, match=match):
+        build_transforms(items)
+
+
+def test_check_order_accepts_objects_of_other_kinds():
+    check_order([lambda sample, seed: sample])
