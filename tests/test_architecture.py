@@ -60,9 +60,7 @@ def test_imports_point_downwards(file):
             continue
         other = name.split(".")[1]
         allowed = (
-            other == part
-            or layer(other) < layer(part)
-            or (part, other) in SIDEWAYS
+            other == part or layer(other) < layer(part) or (part, other) in SIDEWAYS
         )
         assert allowed, f"{part} must not import {other}"
 

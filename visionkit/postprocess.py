@@ -22,6 +22,7 @@ class ClassProbabilities(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, logits):
+        """Answers; see the class."""
         return {
             "probabilities": ops.softmax(logits, axis=-1),
             "labels": ops.cast(ops.argmax(logits, axis=-1), "int32"),

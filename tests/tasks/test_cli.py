@@ -75,7 +75,15 @@ def test_evaluate_predict_export(workspace, capsys):
         file = workspace / "answers.json"
         pictures = workspace / f"pictures-{model.name}"
         status = main(
-            ["predict", str(model), str(red), "--json", str(file), "--out", str(pictures)]
+            [
+                "predict",
+                str(model),
+                str(red),
+                "--json",
+                str(file),
+                "--out",
+                str(pictures),
+            ]
         )
         assert status == 0 and len(list(pictures.iterdir())) == 1
         answers.append(json.loads(file.read_text()))

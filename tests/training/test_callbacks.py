@@ -227,6 +227,8 @@ def test_averages_are_validated_and_saved_while_training_keeps_its_weights(tmp_p
     assert history.history["val_loss"][0] == pytest.approx(score, rel=1e-6)
     with averaged_weights(model):  # at the end of `fit` Keras puts the averages in
         np.testing.assert_array_equal(model.get_weights()[0], averages[0])
+    model.evaluate(X, Y, verbose=0)
+    fit(model, arrange([Checkpointer(store)]), epochs=1)  # and it can go on
 
 
 def test_arrange_puts_everything_where_it_belongs(tmp_path):

@@ -1,14 +1,9 @@
 """Optimizers against NumPy: what decays, how, and that saving does not change it.
 
-The tests run on the active backend; the last one runs the others on JAX, where
-TensorFlow cannot be imported.
+They run on the active backend; test_jax.py runs them on JAX too.
 """
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -23,7 +18,6 @@ from visionkit.training.state import (
 )
 
 RATE, DECAY = 0.05, 0.1
-ON_JAX = keras.backend.backend() == "jax"
 
 
 def data(batches=50, size=8):
@@ -273,17 +267,3 @@ def test_wrong_arguments_say_what_is_legal(name, arguments, message):
 
 def test_whole_numbers_do_where_keras_wants_floats():
     assert build_optimizer("sgd", {"momentum": 0}, learning_rate=1).momentum == 0.0
-
-
-@pytest.mark.skipif(ON_JAX, reason="this is the test that starts JAX")
-def test_all_of_this_on_jax_without_tensorflow():
-    arguments = ["-q", "-x", "--noconftest", "-p", "no:cacheprovider", __file__]
-    code = (
-        "import sys, pytest; sys.modules['tensorflow'] = None; "
-        f"sys.exit(pytest.main({[*arguments, '-k', 'not every']}))"
-    )
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

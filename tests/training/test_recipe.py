@@ -5,13 +5,8 @@ import inspect
 import pytest
 import yaml
 
-from visionkit.training.recipe import (
-    Recipe,
-    RecipeError,
-    list_recipes,
-    load_recipe,
-    read_yaml,
-)
+from visionkit.training.recipe import Recipe, load_recipe
+from visionkit.training.recipe_files import RecipeError, list_recipes, read_yaml
 
 GOOD = {
     "task": "classification",
@@ -57,6 +52,11 @@ def test_overrides_reach_any_key():
 def test_wrong_keys_and_values_are_refused(override, message):
     with pytest.raises(RecipeError, match=f"(?s){message}"):
         load_recipe(GOOD, [override])
+
+
+def test_overrides_leave_the_callers_dict_alone():
+    load_recipe(GOOD, ["train.epochs=7"])
+    assert GOOD["train"] == {"epochs": 2}
 
 
 def test_all_faults_are_listed_at_once():

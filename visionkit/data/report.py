@@ -111,8 +111,10 @@ class DataReport:
         Raises:
             ValueError: As for `add_bad`.
         """
-        named = {index: (r, self.source.record_name(index), d)
-                 for index, (r, d) in bad.items()}
+        named = {
+            index: (r, self.source.record_name(index), d)
+            for index, (r, d) in bad.items()
+        }
         with self._lock:
             self.bad |= named
         for rule, indices in notes.items():

@@ -31,10 +31,12 @@ class PooledTop(layers.Layer):
         self.logits = layers.Dense(num_classes, dtype="float32", name="logits")
 
     def call(self, features, training=None):
+        """Logits; see the class."""
         pooled = self.dropout(self.pooling(features), training=training)
         return self.logits(pooled)
 
     def get_config(self):
+        """The constructor's arguments."""
         config = {"num_classes": self.num_classes, "dropout": self.dropout_rate}
         return {**super().get_config(), **config}
 
@@ -69,10 +71,12 @@ class LeNet5Top(layers.Layer):
         self.logits = layers.Dense(num_classes, dtype="float32", name="logits")
 
     def call(self, features, training=None):
+        """Logits; see the class."""
         x = self.f6(self.flatten(self.c5(features)))
         return self.logits(self.dropout(x, training=training))
 
     def get_config(self):
+        """The constructor's arguments."""
         config = {"num_classes": self.num_classes, "dropout": self.dropout_rate}
         return {**super().get_config(), **config}
 

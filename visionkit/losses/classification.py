@@ -35,6 +35,7 @@ class SoftmaxCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
+        """Loss per example; see the class."""
         y_pred = ops.cast(y_pred, "float32")
         if len(y_true.shape) < len(y_pred.shape):
             y_true = ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1])
@@ -46,4 +47,5 @@ class SoftmaxCrossentropy(keras.losses.Loss):
         return -ops.sum(y_true * ops.log_softmax(y_pred, axis=-1), axis=-1)
 
     def get_config(self):
+        """The constructor's arguments."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}

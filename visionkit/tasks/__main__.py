@@ -59,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     add["train"].add_argument(
         "--resume", action="store_true", help="go on where --out, or RUN, stopped"
     )
-    add["train"].add_argument("--out", metavar="RUN", help="default: runs/<name>-<time>")
+    add["train"].add_argument(
+        "--out", metavar="RUN", help="default: runs/<name>-<time>"
+    )
 
     add["evaluate"].add_argument("run", metavar="RUN")
     add["evaluate"].add_argument("overrides", **overrides)
@@ -90,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = build_parser().parse_args(argv)
     from visionkit.tasks import commands
-    from visionkit.training.recipe import RecipeError
+    from visionkit.training.recipe_files import RecipeError
 
     try:
         return getattr(commands, f"{arguments.verb}_command")(arguments) or 0

@@ -68,7 +68,8 @@ class ImageClassifier(VisionTask):
             logits,
             backbone=backbone,
             postprocess=ClassProbabilities(name="probabilities"),
-            preprocessing=preprocessing or default_preprocessing(backbone, "center_crop"),
+            preprocessing=preprocessing
+            or default_preprocessing(backbone, "center_crop"),
             class_names=class_names,
             name=name,
             **kwargs,

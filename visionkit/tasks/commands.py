@@ -68,7 +68,7 @@ def _list_backbones() -> Table:
 
 
 def _list_recipes() -> Table:
-    from visionkit.training.recipe import list_recipes
+    from visionkit.training.recipe_files import list_recipes
 
     table = _table("Recipes", "recipe", "task", "what")
     for name, path in list_recipes().items():
@@ -129,9 +129,7 @@ def check_command(arguments) -> int:
     train, validation = build_sources(recipe)
     reports = {
         "train": check_source(train, name="train", deep=arguments.deep),
-        "validation": check_source(
-            validation, name="validation", deep=arguments.deep
-        ),
+        "validation": check_source(validation, name="validation", deep=arguments.deep),
         "train and validation": check_splits(train, validation),
     }
     console = _console()

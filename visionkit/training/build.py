@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from visionkit.training.recipe import Recipe, RecipeError, named_options
+from visionkit.training.recipe import Recipe, named_options
+from visionkit.training.recipe_files import RecipeError
 from visionkit.types import Preprocessing
 
 

@@ -108,8 +108,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
         names = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
         raise NonFiniteLossError(
             f"The loss is {loss} after batch {step + 1} of epoch {epoch + 1} "
-            f"({names}). The last good checkpoint is {latest}. Lower the learning rate, "
-            f"clip the gradients, or look at the files in {self.report_path}.",
+            f"({names}). The last good checkpoint is {latest}. Lower the learning "
+            f"rate, clip the gradients, or look at the files in {self.report_path}.",
             epoch,
             step,
             files,

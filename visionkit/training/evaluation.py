@@ -27,10 +27,14 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
     model = load(folder)
     recipe = load_recipe(folder / "recipe.yaml", overrides)
     _, source = build_sources(recipe)
-    return evaluate_model(model, source, batch_size=batch_size or recipe.data.batch_size)
+    return evaluate_model(
+        model, source, batch_size=batch_size or recipe.data.batch_size
+    )
 
 
-def evaluate_model(model, source, *, batch_size: int = 32, max_bad: float = 1.0) -> dict:
+def evaluate_model(
+    model, source, *, batch_size: int = 32, max_bad: float = 1.0
+) -> dict:
     """Measure a model on a source, each readable record once.
 
     Args:

@@ -8,7 +8,8 @@ from pathlib import Path
 from visionkit.backbones import BACKBONES, CLASSIFICATION_ONLY
 from visionkit.data.sources.detect import detect_source
 from visionkit.tasks import MODELS
-from visionkit.training.recipe import Recipe, RecipeError
+from visionkit.training.recipe import Recipe
+from visionkit.training.recipe_files import RecipeError
 
 _TEMPLATE = """\
 # {model} with {backbone} on {root}

@@ -49,6 +49,13 @@ class _DecoupledDecay:
                 keep = ops.cast(momentum, average.dtype)
                 average.assign(keep * average + (1 - keep) * variable)
 
+    def finalize_variable_values(self, var_list) -> None:
+        """Make the averages the weights, as `fit` wants at its end."""
+        super().finalize_variable_values(var_list)
+        if self.use_ema:
+            for variable in var_list:  # on JAX each still is one array with its average
+                variable.assign(ops.copy(variable))
+
 
 class _CoupledDecay(_DecoupledDecay):
     """L2 regularisation: decay * w is added to the gradient, after clipping."""

@@ -5,22 +5,21 @@ Reading and refusing a recipe imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
-import difflib
+import copy
 import inspect
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 import yaml
 
+from visionkit.training.recipe_files import (
+    RecipeError,
+    find_recipe,
+    nearest,
+    parse_yaml,
+    read_yaml,
+)
 from visionkit.types import RESIZE_MODES, TASKS
-
-_MAX_BYTES = 1_000_000
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the text names file, key, value and expectation."""
 
 
 class _Section(pydantic.BaseModel):
@@ -140,37 +139,6 @@ def named_options(item: str | dict) -> tuple[str, dict]:
     return name, dict(options or {})
 
 
-def recipe_folders() -> list[Path]:
-    """Where bare recipe names are looked up: in the wheel, or beside the package."""
-    package = Path(__file__).resolve().parents[1]
-    return [f for f in (package / "recipes", package.parent / "tasks") if f.is_dir()]
-
-
-def list_recipes() -> dict[str, Path]:
-    """Name -> file of every recipe that comes with visionkit."""
-    files = (f for folder in recipe_folders() for f in sorted(folder.rglob("*.yaml")))
-    return {file.stem: file for file in files}
-
-
-def find_recipe(name: str | os.PathLike) -> Path:
-    """The recipe's file, given its path or the bare name of one of ours.
-
-    Raises:
-        RecipeError: There is no such file; the nearest names are listed.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    known = list_recipes()
-    if str(name) in known:
-        return known[str(name)]
-    raise RecipeError(
-        f"There is no recipe {str(name)!r}: neither a file nor one of visionkit's "
-        f"own.{_nearest(str(name), known)} `python -m visionkit.tasks list recipes` "
-        "shows them, `new` writes one."
-    )
-
-
 def load_recipe(source, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Read and check a recipe.
 
@@ -185,7 +153,7 @@ def load_recipe(source, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     if isinstance(source, Recipe):
         origin, raw = source.name, source.to_dict()
     elif isinstance(source, dict):
-        origin, raw = "recipe", dict(source)
+        origin, raw = "recipe", copy.deepcopy(source)
     else:
         path = find_recipe(source)
         origin, raw = str(path), read_yaml(path)
@@ -200,47 +168,6 @@ def load_recipe(source, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     return recipe
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """No aliases (they can expand without bound) and no key twice."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file, read with the safe and strict loader.
-
-    Raises:
-        RecipeError: Too large, not YAML, or not a mapping.
-    """
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise RecipeError(f"{path}: {size} bytes; a recipe has at most {_MAX_BYTES}.")
-    try:
-        raw = yaml.load(path.read_text("utf-8-sig"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise RecipeError(f"{path}: not a readable YAML file: {error}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(
-            f"{path}: a recipe is a mapping with the keys "
-            f"{', '.join(Recipe.model_fields)}; found {type(raw).__name__}."
-        )
-    return raw
-
-
 def _override(raw: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -248,7 +175,7 @@ def _override(raw: dict, override: str) -> None:
             f"Overrides are spelled key=value, e.g. train.epochs=5. Found {override!r}."
         )
     try:
-        value = yaml.load(text, Loader=_StrictLoader)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{override!r}: the value is not YAML: {error}") from None
     *parents, last = key.split(".")
@@ -273,7 +200,7 @@ def _explain(origin: str, error: pydantic.ValidationError) -> str:
             section = _section_in(field.annotation) if field else None
         if fault["type"] == "extra_forbidden":
             legal = list(parent.model_fields)
-            text = f"unknown key.{_nearest(keys[-1], legal)} Legal: {', '.join(legal)}"
+            text = f"unknown key.{nearest(keys[-1], legal)} Legal: {', '.join(legal)}"
         elif fault["type"] == "missing":
             text = "this key is required and missing"
         else:
@@ -307,7 +234,7 @@ def check_names(recipe: Recipe, origin: str) -> None:
         if value not in table:
             raise RecipeError(
                 f"{origin} is not a valid recipe:\n  {key}: found {value!r};"
-                f"{_nearest(value, table)} Legal: {', '.join(sorted(table))}"
+                f"{nearest(value, table)} Legal: {', '.join(sorted(table))}"
             )
 
     check("task", recipe.task, MODELS)
@@ -327,8 +254,3 @@ def check_names(recipe: Recipe, origin: str) -> None:
         raise RecipeError(
             f"{origin} is not a valid recipe:\n  augment: {error}"
         ) from None
-
-
-def _nearest(word: str, known) -> str:
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0.6)
-    return f" Did you mean {match[0]!r}?" if match else ""

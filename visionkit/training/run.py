@@ -11,7 +11,8 @@ import keras
 
 from visionkit.tasks.loading import load
 from visionkit.training.files import atomic_write_text
-from visionkit.training.recipe import Recipe, RecipeError, load_recipe
+from visionkit.training.recipe import Recipe, load_recipe
+from visionkit.training.recipe_files import RecipeError
 from visionkit.training.session import TrainingSession
 
 

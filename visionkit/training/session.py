@@ -185,7 +185,9 @@ class TrainingSession:
         counts = {name: report.to_dict() for name, report in self.reports.items()}
         used = ", ".join(f"{c['used']} of {c['read']} {n}" for n, c in counts.items())
         trainable = sum(math.prod(w.shape) for w in model.trainable_weights)
-        table = Table(box=None, show_header=False, title=recipe.name, title_style="bold")
+        table = Table(
+            box=None, show_header=False, title=recipe.name, title_style="bold"
+        )
         table.add_row("task", f"{recipe.task}, {len(model.class_names)} classes")
         table.add_row("model", f"{recipe.model.name} on {recipe.model.backbone}")
         table.add_row("parameters", f"{model.count_params():,}, {trainable:,} trained")

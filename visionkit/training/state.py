@@ -93,7 +93,9 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     own = [_copy(variable) for variable, _ in pairs]
     try:
         for variable, average in pairs:
-            variable.assign(average)
+            # A copy: JAX would share the array, and a step that takes over the one
+            # variable's would delete the other's.
+            variable.assign(keras.ops.copy(average))
         yield
     finally:
         for (variable, _), value in zip(pairs, own, strict=True):

@@ -1,0 +1,105 @@
+"""Recipe files: where they are, and reading them without YAML's traps."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+import yaml
+
+_MAX_BYTES = 1_000_000
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the text names file, key, value and expectation."""
+
+
+def recipe_folders() -> list[Path]:
+    """Where bare recipe names are looked up: in the wheel, or beside the package."""
+    package = Path(__file__).resolve().parents[1]
+    return [f for f in (package / "recipes", package.parent / "tasks") if f.is_dir()]
+
+
+def list_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that comes with visionkit."""
+    files = (f for folder in recipe_folders() for f in sorted(folder.rglob("*.yaml")))
+    return {file.stem: file for file in files}
+
+
+def find_recipe(name: str | os.PathLike) -> Path:
+    """The recipe's file, given its path or the bare name of one of ours.
+
+    Raises:
+        RecipeError: There is no such file; the nearest names are listed.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = list_recipes()
+    if str(name) in known:
+        return known[str(name)]
+    raise RecipeError(
+        f"There is no recipe {str(name)!r}: neither a file nor one of visionkit's "
+        f"own.{nearest(str(name), known)} `python -m visionkit.tasks list recipes` "
+        "shows them, `new` writes one."
+    )
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """No aliases (they can expand without bound) and no key twice."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                "aliases (*name) are not allowed",
+                self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} stands twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict:
+    """The mapping in a YAML file, read with the safe and strict loader.
+
+    Raises:
+        RecipeError: Too large, not YAML, or not a mapping.
+    """
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise RecipeError(f"{path}: {size} bytes; a recipe has at most {_MAX_BYTES}.")
+    try:
+        raw = parse_yaml(path.read_text("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(f"{path}: not a readable YAML file: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping with the keys task, model, data, augment, "
+            f"train and export; found {type(raw).__name__}."
+        )
+    return raw
+
+
+def parse_yaml(text: str):
+    """The value that a YAML text spells, read strictly.
+
+    Raises:
+        yaml.YAMLError: Not YAML, an alias, or a key twice.
+    """
+    return yaml.load(text, Loader=_StrictLoader)
+
+
+def nearest(word: str, known) -> str:
+    """ " Did you mean ...?" for a word that is not in `known`, or nothing."""
+    match = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0.6)
+    return f" Did you mean {match[0]!r}?" if match else ""
