@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers from the bottom up: a part may import parts of lower layers, and itself.
 LAYERS = [
-    {"_version", "_quiet"},
+    {"_version", "_quiet", "_spelling"},
     {"types"},
     {"ops"},
     {"backbones", "necks", "heads", "losses", "metrics", "postprocess", "visualize"},
@@ -25,8 +25,7 @@ LAYERS = [
     {"training"},
     {"demo"},
 ]
-# Results plot themselves. A head reads the table of backbones to know whose published top it is; the doctor
-# draws thumbnails. Inference and export read models of run folders through tasks.
+# Results plot themselves; a head asks which backbones have a published top.
 SIDEWAYS = {("heads", "backbones"), ("types", "visualize")}
 MAY_IMPORT_TENSORFLOW = {"data", "inference", "exporting", "serving", "training"}
 # The command line sits on top of everything, the package root below and above.

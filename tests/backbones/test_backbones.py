@@ -52,6 +52,20 @@ LEVELS = {
 FAST = ("lenet5", "mobilenet_v2_035", "resnet18")
 
 
+def test_norm_momentum_reaches_every_batch_normalisation_and_is_saved(tmp_path):
+    backbone = build_backbone("resnet18", (32, 64), norm_momentum=0.9)
+    backbone.save(tmp_path / "model.keras")
+    backbone = keras.saving.load_model(tmp_path / "model.keras")
+    norms = [
+        layer
+        for layer in backbone.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert len(norms) == 20 and {layer.momentum for layer in norms} == {0.9}
+    with pytest.raises(ValueError, match=r"norm_momentum.*\[0, 1\)"):
+        build_backbone("resnet18", (32, 64), norm_momentum=1.0)
+
+
 @pytest.mark.parametrize(
     "name",
     [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in BACKBONES],
@@ -160,8 +174,8 @@ print([value.shape for value in features.values()])
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet_50", {}, "Did you mean 'resnet50'.*Available: lenet5"),
-        ("xyz", {}, "Unknown backbone 'xyz'. Available"),
+        ("resnet_50", {}, "Did you mean 'resnet50'.*Legal: lenet5"),
+        ("xyz", {}, "no backbone 'xyz'. Legal"),
         ("lenet5", {"image_size": (32,)}, r"must be \(height, width\).*\(32,\)"),
         ("lenet5", {"image_size": (0, 32)}, "positive integers or None"),
         ("lenet5", {"image_size": 32}, "image_size=32"),

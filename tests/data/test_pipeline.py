@@ -283,7 +283,7 @@ def test_mask_of_another_size_is_reported_with_both_sizes():
     report = DataReport(source, max_bad=1.0)
     assert not list(make_dataset(source, INPUT, 2, report=report))
     (_, detail), _ = report.skipped["mask.size"]
-    assert "20, 64" in detail and "48, 64" in detail
+    assert "20 64" in detail and "48 64" in detail
 
 
 def test_wrong_arguments_are_refused():

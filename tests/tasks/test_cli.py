@@ -13,7 +13,7 @@ from visionkit.tasks.__main__ import main
 
 RECIPE = """
 task: classification
-model: {backbone: lenet5, image_size: [32, 32], channels: 3, top: pooled, resize: stretch}
+model: {backbone: lenet5, image_size: [32, 32], resize: stretch}
 data: {source: image_folder, root: ROOT, batch_size: 8, validation: 0.25}
 augment: [{flip: {p: 0.5}}]
 train: {epochs: 2, optimizer: adam, learning_rate: 0.01, monitor: val_accuracy}

@@ -28,7 +28,7 @@ from visionkit.training.callbacks import (
 )
 from visionkit.training.checkpoint import CheckpointStore
 from visionkit.training.optimizers import build_optimizer
-from visionkit.training.state import averaged_weights, model_state
+from visionkit.training.state import model_state
 
 NAN = float("nan")
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
@@ -225,10 +225,10 @@ def test_averages_are_validated_and_saved_while_training_keeps_its_weights(tmp_p
         np.testing.assert_array_equal(found, wanted)
     score = best.evaluate(X, Y, batch_size=4, verbose=0)
     assert history.history["val_loss"][0] == pytest.approx(score, rel=1e-6)
-    with averaged_weights(model):  # at the end of `fit` Keras puts the averages in
-        np.testing.assert_array_equal(model.get_weights()[0], averages[0])
+    # At the end of `fit` Keras puts the averages in, and the model can be used on.
+    np.testing.assert_array_equal(model.get_weights()[0], averages[0])
     model.evaluate(X, Y, verbose=0)
-    fit(model, arrange([Checkpointer(store)]), epochs=1)  # and it can go on
+    fit(model, arrange([Checkpointer(store)]), epochs=1)
 
 
 def test_arrange_puts_everything_where_it_belongs(tmp_path):

@@ -43,7 +43,7 @@ def test_overrides_reach_any_key():
         ("data.source=digit", r"data\.source.*mean 'digits'"),
         ("data.train={slpit: train}", r"data\.train.*slpit.*mean 'split'"),
         ("data.validation=1.5", r"data\.validation: found 1\.5; .*\(0, 1\)"),
-        ("augment=[flop]", r"augment.*flop.*mean 'flip'"),
+        ("augment=[flop]", r"augment.*flop.*mean `flip`"),
         ("augment=[{flip: {q: 1}}]", r"augment.*'?q'?"),
         ("train.optimizer={sgd: {}, adam: {}}", r"optimizer.*one name"),
         ("epochs", r"key=value"),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import keras
 
-from visionkit.backbones.names import stable_names
+from visionkit.backbones.names import flat_layers, stable_names
 from visionkit.backbones.normalization import ImageNormalization
 
 _NORMALIZATIONS = (
@@ -59,6 +59,21 @@ def rebuild(
         call_function=copy,
     )
     return keras.Model(images, copy.levels, name=name)
+
+
+def set_norm_momentum(backbone: keras.Model, momentum: float) -> None:
+    """Gives every batch normalisation this momentum.
+
+    Raises:
+        ValueError: It is not in [0, 1).
+    """
+    if not 0 <= momentum < 1:
+        raise ValueError(
+            f"`norm_momentum` must be in [0, 1). Received: norm_momentum={momentum}"
+        )
+    for layer in flat_layers(backbone):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
 
 
 def freeze_levels(backbone: keras.Model, levels: Sequence[str]) -> None:

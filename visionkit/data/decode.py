@@ -7,6 +7,8 @@ Every function takes one image; `encoded` is a () string.
 
 from __future__ import annotations
 
+import numpy as np
+
 from visionkit.data.exif import ORIENTATION_TAG
 from visionkit.data.headers import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from visionkit.data.lazy import tf
@@ -23,17 +25,7 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 def image_dimensions(encoded):
     """(height, width) () int32 as stored, from the header alone; (0, 0) if unknown."""
-    head = read_head(encoded)
-    format_ = format_flags(head)
-    jpeg = tf.cond(
-        format_[0],
-        lambda: tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)[:2],
-        lambda: tf.zeros(2, tf.int64),
-    )
-    sizes = tf.stack([jpeg, *_sizes_inread_head(head)])  # (formats, 2)
-    size = tf.reduce_sum(tf.where(format_[:, None], sizes, 0), axis=0)
-    size = tf.cast(tf.minimum(size, tf.int32.max), tf.int32)
-    return size[0], size[1]
+    return _dimensions(encoded, read_head(encoded))
 
 
 def check_header(encoded):
@@ -47,30 +39,42 @@ def check_header(encoded):
             `MAX_SIDE`, or smaller than `MIN_SIDE`. The text begins with the rule, as
             `headers.inspect_image` names it.
     """
-    require = tf.debugging.Assert
-    known = tf.reduce_any(format_flags(read_head(encoded)))
-    checks = [
-        require(tf.strings.length(encoded) > 0, ["image.empty: it has 0 bytes"]),
-        require(known, ["image.format: expected JPEG, PNG, GIF, BMP or WebP bytes"]),
-    ]
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        height, width = image_dimensions(tf.identity(encoded))
+    head = read_head(encoded)
+    empty = tf.strings.length(encoded) == 0
+    known = tf.reduce_any(format_flags(head))
+    encoded = require(~empty, encoded, "image.empty: it has 0 bytes")
+    encoded = require(
+        known, encoded, "image.format: expected JPEG, PNG, GIF, BMP or WebP bytes"
+    )
+    height, width = _dimensions(encoded, head)
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    longest, shortest = tf.maximum(height, width), tf.minimum(height, width)
-    limit = f"at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} on a side"
-    size = ["height, width:", height, width]
-    checks = [
-        require(
-            (pixels <= MAX_PIXELS) & (longest <= MAX_SIDE),
-            [f"image.too_large: {limit}", *size],
-        ),
-        require(
-            shortest >= MIN_SIDE,
-            [f"image.too_small: at least {MIN_SIDE} on a side", *size],
-        ),
-    ]
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        return tf.identity(encoded)
+    encoded = require(
+        (pixels <= MAX_PIXELS) & (tf.maximum(height, width) <= MAX_SIDE),
+        encoded,
+        f"image.too_large: at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} on a side; "
+        "height, width:",
+        height,
+        width,
+    )
+    return require(
+        tf.minimum(height, width) >= MIN_SIDE,
+        encoded,
+        f"image.too_small: at least {MIN_SIDE} on a side; height, width:",
+        height,
+        width,
+    )
+
+
+def require(condition, value, text, *received):
+    """`value`, which cannot be computed with unless `condition` () bool holds.
+
+    Raises:
+        InvalidArgumentError: It does not; says `text` and the tensors `received`.
+    """
+    # The raw op: `tf.debugging.Assert` adds a branch, and there are many checks.
+    check = tf.raw_ops.Assert(condition=condition, data=[text, *received], summarize=8)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(value)
 
 
 def exif_orientation(encoded):
@@ -98,9 +102,12 @@ def orient(image, orientation):
         holds = tf.reduce_any(orientation == tf.constant(orientations))
         return tf.cond(holds, lambda: change(image), lambda: image)
 
-    image = when([5, 6, 7, 8], lambda x: tf.transpose(x, [1, 0, 2]), image)
-    image = when([2, 3, 6, 7], lambda x: tf.reverse(x, [1]), image)
-    return when([3, 4, 7, 8], lambda x: tf.reverse(x, [0]), image)
+    def turned():
+        turned = when([5, 6, 7, 8], lambda x: tf.transpose(x, [1, 0, 2]), image)
+        turned = when([2, 3, 6, 7], lambda x: tf.reverse(x, [1]), turned)
+        return when([3, 4, 7, 8], lambda x: tf.reverse(x, [0]), turned)
+
+    return tf.cond(orientation == 1, lambda: image, turned)
 
 
 def decode_image(encoded, channels: int = 3, exif: str = "apply"):
@@ -118,10 +125,15 @@ def decode_image(encoded, channels: int = 3, exif: str = "apply"):
         InvalidArgumentError: See `check_header`, or the pixels are damaged.
     """
     encoded = check_header(encoded)
+    orientation = exif_orientation(encoded) if exif == "apply" else None
+    return _decode_checked(encoded, channels, orientation)
+
+
+def _decode_checked(encoded, channels, orientation):
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
-    if exif == "apply":
-        image = orient(image, exif_orientation(encoded))
+    if orientation is not None:
+        image = orient(image, orientation)
     return _to_channels(image, channels)
 
 
@@ -144,22 +156,24 @@ def decode_and_crop(encoded, window_of, channels: int = 3, exif: str = "apply"):
         window (4,) int32.
     """
     encoded = check_header(encoded)
+    fusable = format_flags(read_head(encoded))[0]
+    orientation = None
+    if exif == "apply":
+        orientation = exif_orientation(encoded)
+        fusable &= orientation == 1
 
     def fused():
-        size = tf.stack(image_dimensions(encoded))
+        size = tf.image.extract_jpeg_shape(encoded)[:2]
         window = window_of(size)
         image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
         return _to_channels(image, channels), size, window
 
     def whole():
-        image = decode_image(encoded, channels, exif)
+        image = _decode_checked(encoded, channels, orientation)
         size = tf.shape(image)[:2]
         window = window_of(size)
         return slice_window(image, window), size, window
 
-    fusable = format_flags(read_head(encoded))[0]
-    if exif == "apply":
-        fusable &= exif_orientation(encoded) == 1
     return tf.cond(fusable, fused, whole)
 
 
@@ -177,56 +191,82 @@ def is_sixteen_bit(encoded):
 
 def read_head(encoded):
     """The first bytes, (HEAD_BYTES,) uint8, zeros behind the end."""
-    padded = tf.strings.join(
-        [tf.strings.substr(encoded, 0, HEAD_BYTES), bytes(HEAD_BYTES)]
-    )
-    head = tf.io.decode_raw(tf.strings.substr(padded, 0, HEAD_BYTES), tf.uint8)
-    return tf.ensure_shape(head, [HEAD_BYTES])
+    head = tf.strings.substr(encoded, 0, HEAD_BYTES)
+    padded = tf.io.decode_raw(tf.strings.join([head, bytes(HEAD_BYTES)]), tf.uint8)
+    return tf.ensure_shape(padded[:HEAD_BYTES], [HEAD_BYTES])
 
 
 def format_flags(head):
-    """(5,) bool: JPEG, PNG, GIF, BMP, WebP; at most one is true."""
+    """(6,) bool: JPEG, PNG, GIF of 1987 and of 1989, BMP, WebP; one at most is true."""
+    magic, where = _MAGIC
+    return tf.reduce_all((head == magic) | ~where, axis=1)
 
-    def reads(magic, at=0):
-        return tf.reduce_all(head[at : at + len(magic)] == list(magic))
 
-    return tf.stack(
-        [
-            reads(b"\xff\xd8\xff"),
-            reads(b"\x89PNG\r\n\x1a\n"),
-            reads(b"GIF87a") | reads(b"GIF89a"),
-            reads(b"BM"),
-            reads(b"RIFF") & reads(b"WEBP", 8),
-        ]
+def _dimensions(encoded, head):
+    """`image_dimensions` for bytes whose head is read already."""
+    flags = format_flags(head)
+    jpeg = tf.cond(
+        flags[0],
+        lambda: tf.cast(tf.image.extract_jpeg_shape(encoded), tf.float64)[:2],
+        lambda: tf.zeros(2, tf.float64),
     )
+    # All numbers of all formats at once; float64 is exact far beyond 2**32.
+    numbers = tf.linalg.matvec(_FIELDS, tf.cast(head, tf.float64))
+    png, gif, bmp, old_bmp, lossy, extended, last = tf.unstack(
+        tf.reshape(numbers, [-1, 2])
+    )
+    bits, header_size = tf.unstack(last)
+    # A negative height of a BMP means rows from the top.
+    bmp = tf.minimum(bmp, tf.abs(bmp - [2.0**32, 0.0]))
+    bmp = tf.where(header_size == 12, old_bmp, bmp)
+    lossless = tf.stack([tf.floor(bits / 2**14), bits]) % 2**14 + 1
+    webp = tf.where(head[15] == ord("L"), lossless, lossy % 2**14)
+    webp = tf.where(head[15] == ord("X"), extended + 1, webp)
+    sizes = tf.stack([jpeg, png, gif, gif, bmp, webp])
+    size = tf.reduce_sum(tf.where(flags[:, None], sizes, 0.0), axis=0)
+    size = tf.cast(tf.minimum(size, 2.0**31 - 1), tf.int32)
+    return size[0], size[1]
 
 
-def _sizes_inread_head(head):
-    """(height, width) as (2,) int64 for PNG, GIF, BMP and WebP, in this order."""
+def _magic_table():
+    """(formats, HEAD_BYTES) uint8 how files begin, and bool where that is laid down."""
+    starts = (
+        {0: b"\xff\xd8\xff"},
+        {0: b"\x89PNG\r\n\x1a\n"},
+        {0: b"GIF87a"},
+        {0: b"GIF89a"},
+        {0: b"BM"},
+        {0: b"RIFF", 8: b"WEBP"},
+    )
+    magic = np.zeros((len(starts), HEAD_BYTES), np.uint8)
+    where = np.zeros(magic.shape, bool)
+    for row, start in enumerate(starts):
+        for at, text in start.items():
+            magic[row, at : at + len(text)] = list(text)
+            where[row, at : at + len(text)] = True
+    return magic, where
 
-    def number(start, count, big_endian=False):
-        data = tf.cast(head[start : start + count], tf.int64)
-        weights = [256**i for i in range(count)]
-        return tf.reduce_sum(
-            data * tf.constant(weights[:: -1 if big_endian else 1], tf.int64)
-        )
 
-    def pair(height, width):
-        return tf.stack([height, width])
+def _field_table():
+    """(fields, HEAD_BYTES) float64: weights that read numbers out of the head."""
+    fields = (  # first byte, bytes, big-endian; height then width
+        *((20, 4, True), (16, 4, True)),  # PNG
+        *((8, 2, False), (6, 2, False)),  # GIF
+        *((22, 4, False), (18, 4, False)),  # BMP
+        *((20, 2, False), (18, 2, False)),  # BMP of OS/2
+        *((28, 2, False), (26, 2, False)),  # WebP, lossy
+        *((27, 3, False), (24, 3, False)),  # WebP, extended
+        *((21, 4, False), (14, 4, False)),  # WebP, lossless: bits; BMP: header size
+    )
+    weights = np.zeros((len(fields), HEAD_BYTES))
+    for row, (start, count, big_endian) in enumerate(fields):
+        powers = 256.0 ** np.arange(count)
+        weights[row, start : start + count] = powers[::-1] if big_endian else powers
+    return weights
 
-    png = pair(number(20, 4, True), number(16, 4, True))
-    gif = pair(number(8, 2), number(6, 2))
-    height = number(22, 4)  # signed: negative means rows from the top
-    height = tf.where(height >= 2**31, 2**32 - height, height)
-    old = number(14, 4) == 12
-    bmp = tf.where(old, pair(number(20, 2), number(18, 2)), pair(height, number(18, 4)))
-    bits = number(21, 4)
-    lossy = pair(number(28, 2) % 2**14, number(26, 2) % 2**14)
-    lossless = pair(bits // 2**14 % 2**14 + 1, bits % 2**14 + 1)
-    extended = pair(number(27, 3) + 1, number(24, 3) + 1)
-    kind = head[15]
-    webp = tf.where(kind == ord("L"), lossless, lossy)
-    return png, gif, bmp, tf.where(kind == ord("X"), extended, webp)
+
+_MAGIC = _magic_table()
+_FIELDS = _field_table()
 
 
 def _orientation_tag(tiff, big_endian):

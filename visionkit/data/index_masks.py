@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from visionkit.data.decode import check_header, format_flags, read_head
+from visionkit.data.decode import check_header, format_flags, read_head, require
 
 # Bytes 0..32 of a PNG, xor this: palette (3) becomes grey (0) with the right CRC.
 # crc(a ^ b) = crc(a) ^ crc(b) ^ crc(0), for the 17 bytes from "IHDR" on.
@@ -30,17 +30,15 @@ def decode_index_mask(encoded):
     head = read_head(encoded)
     depth, colour = tf.cast(head[24], tf.int32), head[25]
     usable = (colour == 0) | (colour == 3)
-    check = tf.debugging.Assert(
+    encoded = require(
         format_flags(head)[1] & usable & (depth <= 8),
-        [
-            "mask.format: expected a PNG of class ids (grey or palette, at most 8 "
-            "bits). Received bits, colour type:",
-            depth,
-            colour,
-        ],
+        encoded,
+        "mask.format: expected a PNG of class ids (grey or palette, at most 8 bits); "
+        "bits, colour type:",
+        depth,
+        colour,
     )
-    with tf.control_dependencies([] if check is None else [check]):
-        rest = tf.strings.substr(encoded, 33, tf.strings.length(encoded) - 33)
+    rest = tf.strings.substr(encoded, 33, tf.strings.length(encoded) - 33)
     start = tf.io.decode_raw(tf.strings.substr(encoded, 0, 33), tf.uint8)
     grey = tf.bitwise.bitwise_xor(start, tf.constant(list(_PALETTE_TO_GREY), tf.uint8))
     start = tf.where(colour == 3, grey, start)

@@ -6,7 +6,12 @@ import os
 
 import tensorflow as tf
 
-from visionkit.data.decode import decode_and_crop, decode_image, is_sixteen_bit
+from visionkit.data.decode import (
+    decode_and_crop,
+    decode_image,
+    is_sixteen_bit,
+    require,
+)
 from visionkit.data.geometric import cut, start_geometry
 from visionkit.data.index_masks import decode_index_mask
 from visionkit.data.report import DataReport, diagnose
@@ -72,17 +77,13 @@ def _annotations(record, size):
         out["bounding_boxes"] = {**boxes, "labels": record["box_labels"]}
     if "mask_path" in record or "mask_encoded" in record:
         mask = decode_index_mask(_bytes(record, "mask_encoded", "mask_path"))
-        check = tf.debugging.Assert(
+        out["segmentation_masks"] = require(
             tf.reduce_all(tf.shape(mask) == size),
-            [
-                "mask.size: a mask must be as large as its upright image. "
-                "Received mask, image:",
-                tf.shape(mask),
-                size,
-            ],
+            mask,
+            "mask.size: a mask must be as large as its upright image; mask, image:",
+            tf.shape(mask),
+            size,
         )
-        with tf.control_dependencies([] if check is None else [check]):
-            out["segmentation_masks"] = tf.identity(mask)
     if "instance_masks" in record:
         out["instance_masks"] = record["instance_masks"]
     return out

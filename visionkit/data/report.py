@@ -202,7 +202,7 @@ def diagnose(record, error: str = "") -> tuple[str, str]:
 
 def _rule_in(error: str) -> tuple[str, str]:
     """The rule that an assertion of the graph names, or image.corrupt."""
-    found = re.search(r"((?:image|mask)\.\w+): (.*)", error, re.DOTALL)
+    found = re.search(r"((?:image|mask)\.\w+): (.*)", error)
     if found:
-        return found[1], " ".join(found[2].replace("'", "").split())
+        return found[1], re.sub(r"[\[\]{}]", "", found[2].split("[Op:")[0]).strip()
     return "image.corrupt", error or "its pixels cannot be decoded"

@@ -42,18 +42,36 @@ def resample(image, size):
     """`image` (H, W, C) uint8 at `size` (2,) int32: bilinear, antialiased, uint8."""
     old = tf.shape(image)[:2]
 
-    def to_uint8(x):
-        return tf.cast(tf.round(x), tf.uint8)
-
     def resized():
-        # Without shrinking both are the same, and the plain one is twice as fast.
+        # Without shrinking both are the same, and the plain one is faster.
         return tf.cond(
             tf.reduce_any(size < old),
-            lambda: to_uint8(tf.image.resize(image, size, antialias=True)),
-            lambda: to_uint8(tf.image.resize(image, size)),
+            lambda: _antialiased(image, size),
+            lambda: _to_uint8(tf.image.resize(image, size)),
         )
 
     return tf.cond(tf.reduce_all(size == old), lambda: image, resized)
+
+
+def _antialiased(image, size):
+    """`tf.image.resize(antialias=True)`, to the bit, in half the time.
+
+    Its kernel is slow on three channels but fast on many: each axis is resized alone,
+    with all that lies along the other one as channels.
+    """
+    channels = image.shape[-1]
+
+    def along_rows(x, count):  # (rows, n, channels) to (count, n, channels)
+        flat = tf.reshape(x, [tf.shape(x)[0], 1, -1])
+        flat = tf.image.resize(flat, tf.stack([count, 1]), antialias=True)
+        return tf.reshape(flat, [count, -1, channels])
+
+    image = tf.transpose(along_rows(image, size[0]), [1, 0, 2])
+    return tf.transpose(_to_uint8(along_rows(image, size[1])), [1, 0, 2])
+
+
+def _to_uint8(x):
+    return tf.cast(tf.round(x), tf.uint8)
 
 
 def resample_mask(mask, size):

@@ -33,12 +33,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     add = {v: verbs.add_parser(v, help=h, description=h) for v, h in _VERBS.items()}
-    overrides = {
-        "nargs": "*",
-        "metavar": "key=value",
-        "help": "override a recipe key by its dotted path, e.g. train.epochs=5",
-    }
+    _add_data_verbs(add)
+    _add_model_verbs(add)
+    return parser
 
+
+_OVERRIDES = {
+    "nargs": "*",
+    "metavar": "key=value",
+    "help": "override a recipe key by its dotted path, e.g. train.epochs=5",
+}
+
+
+def _add_data_verbs(add) -> None:
     kinds = ("models", "backbones", "recipes", "sources", "augmentations")
     add["list"].add_argument("kind", nargs="?", choices=kinds, help="default: all")
 
@@ -48,14 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
     add["new"].add_argument("--backbone", metavar="NAME", default="mobilenet_v2")
 
     add["check"].add_argument("recipe", metavar="RECIPE|RUN")
-    add["check"].add_argument("overrides", **overrides)
+    add["check"].add_argument("overrides", **_OVERRIDES)
     add["check"].add_argument(
         "--deep", action="store_true", help="decode every image, not only its header"
     )
     add["check"].add_argument("--json", metavar="FILE", help="write the findings")
 
     add["train"].add_argument("recipe", metavar="RECIPE|RUN")
-    add["train"].add_argument("overrides", **overrides)
+    add["train"].add_argument("overrides", **_OVERRIDES)
     add["train"].add_argument(
         "--resume", action="store_true", help="go on where --out, or RUN, stopped"
     )
@@ -63,8 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="RUN", help="default: runs/<name>-<time>"
     )
 
+
+def _add_model_verbs(add) -> None:
     add["evaluate"].add_argument("run", metavar="RUN")
-    add["evaluate"].add_argument("overrides", **overrides)
+    add["evaluate"].add_argument("overrides", **_OVERRIDES)
     add["evaluate"].add_argument("--json", metavar="FILE", help="write the metrics")
 
     add["predict"].add_argument("model", metavar="RUN|SAVED_MODEL")
@@ -85,7 +94,6 @@ def build_parser() -> argparse.ArgumentParser:
     add["export"].add_argument(
         "--no-gate", action="store_true", help="publish without checking the export"
     )
-    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         status = getattr(error, "exit_status", 1)
         expected = isinstance(error, (OSError, ValueError, RuntimeError))
+        expected |= hasattr(error, "exit_status")
         if not expected or os.environ.get("VISIONKIT_TRACEBACK"):
             import traceback
 

@@ -68,8 +68,7 @@ class ImageClassifier(VisionTask):
             logits,
             backbone=backbone,
             postprocess=ClassProbabilities(name="probabilities"),
-            preprocessing=preprocessing
-            or default_preprocessing(backbone, "center_crop"),
+            preprocessing=preprocessing or default_preprocessing(backbone),
             class_names=class_names,
             name=name,
             **kwargs,

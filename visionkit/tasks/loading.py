@@ -60,9 +60,9 @@ def _modules_of(file: Path) -> set[str]:
             f"{file} is not a readable .keras file ({error}). It is damaged or was not "
             "written by Keras 3; take an older checkpoint or train again."
         ) from error
-    if members - _MEMBERS:
+    if unexpected := sorted(members - _MEMBERS):
         raise ValueError(
-            f"{file} holds unexpected members: {', '.join(sorted(members - _MEMBERS))}. "
+            f"{file} holds unexpected members: {', '.join(unexpected)}. "
             "A .keras file has config.json, metadata.json, model.weights.h5."
         )
     modules = set(_walk_modules(config))

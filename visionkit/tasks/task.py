@@ -108,7 +108,9 @@ class VisionTask(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
 
-def default_preprocessing(backbone: keras.Model, resize: str) -> Preprocessing:
+def default_preprocessing(
+    backbone: keras.Model, resize: str = "center_crop"
+) -> Preprocessing:
     """Preprocessing for the backbone's input size, or 224x224 where it is dynamic."""
     height, width, channels = backbone.input.shape[1:]
     return Preprocessing((height or 224, width or 224), resize, channels)

@@ -67,6 +67,7 @@ def build_model(recipe: Recipe, class_names):
         weights=options.weights,
         output_stride=options.output_stride,
         freeze=tuple(options.freeze),
+        norm_momentum=options.norm_momentum,
     )
     return model_class(recipe.task, options.name)(
         backbone,

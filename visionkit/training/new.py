@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from visionkit._spelling import check_name
 from visionkit.backbones import BACKBONES, CLASSIFICATION_ONLY
 from visionkit.data.sources.detect import detect_source
 from visionkit.tasks import MODELS
@@ -21,6 +21,7 @@ model:
   backbone: {backbone}
   weights: {weights}         # null: from scratch; or the path of a .weights.h5 file
   freeze: []                # e.g. [P1, P2]: stages that stay as they are
+  norm_momentum: 0.95       # batch normalisation forgets its old statistics quickly
   image_size: [{size}, {size}]    # height, width
   resize: center_crop       # or letterbox, stretch, shortest_edge
   dropout: 0.2
@@ -28,7 +29,7 @@ data:
   source: {source}
   root: {root}
   train: {train}
-  validation: {validation}           # a share of the training set, or the source's options
+  validation: {validation}           # a share, or options of the source
   batch_size: 32
 augment:
   - crop: {{scale: [0.4, 1.0]}}
@@ -61,10 +62,10 @@ def new_recipe(
         RecipeError: Unknown task, model or backbone.
         ValueError: No known data format in `root`.
     """
-    _check("task", task, MODELS)
+    check_name("task", task, MODELS, RecipeError)
     model = model or next(iter(MODELS[task]))
-    _check("model", model, MODELS[task])
-    _check("backbone", backbone, BACKBONES)
+    check_name("model", model, MODELS[task], RecipeError)
+    check_name("backbone", backbone, BACKBONES, RecipeError)
     found = detect_source(root)
     info = found.source.info
     names = ", ".join(info.class_names[:8]) + (" ..." if info.num_classes > 8 else "")
@@ -91,13 +92,6 @@ def _check_text(text: str) -> None:
     import yaml
 
     Recipe.model_validate(yaml.safe_load(text))
-
-
-def _check(what: str, name: str, known) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
 def _quoted(path: Path) -> str:

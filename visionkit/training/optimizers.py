@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from visionkit.training.names import check_name
+from visionkit._spelling import check_name
 
 
 class _DecoupledDecay:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
+from visionkit._spelling import nearest
 from visionkit.training.recipe_files import (
     RecipeError,
     find_recipe,
-    nearest,
     parse_yaml,
     read_yaml,
 )
@@ -36,6 +36,7 @@ class ModelRecipe(_Section):
     weights: str | None = None
     freeze: list[str] = []
     output_stride: Literal[8, 16, 32] = 32
+    norm_momentum: float | None = pydantic.Field(None, ge=0, lt=1)
     image_size: tuple[pydantic.PositiveInt, pydantic.PositiveInt]
     resize: Literal[RESIZE_MODES] = "center_crop"
     crop_fraction: float = pydantic.Field(0.875, gt=0, le=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 import yaml
+
+from visionkit._spelling import nearest
 
 _MAX_BYTES = 1_000_000
 
@@ -97,9 +98,3 @@ def parse_yaml(text: str):
         yaml.YAMLError: Not YAML, an alias, or a key twice.
     """
     return yaml.load(text, Loader=_StrictLoader)
-
-
-def nearest(word: str, known) -> str:
-    """ " Did you mean ...?" for a word that is not in `known`, or nothing."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], 1, 0.6)
-    return f" Did you mean {match[0]!r}?" if match else ""

@@ -25,11 +25,13 @@ class TrainingInterrupted(Exception):
     """A signal ended the training, after a checkpoint was saved.
 
     Attributes:
-        signal: Its number. A program usually exits with 128 + signal.
+        signal: Its number.
+        exit_status: What a program exits with: 128 + signal.
     """
 
     def __init__(self, number: int, path: Path):
         self.signal = number
+        self.exit_status = 128 + number
         name = signal.Signals(number).name
         super().__init__(f"Stopped by {name}. The training can be resumed from {path}")
 

@@ -16,7 +16,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from visionkit.training.names import check_name
+from visionkit._spelling import check_name
 
 WARMUP_START = 1e-3
 """Share of the peak at step 0: small, as detectron2's WARMUP_FACTOR, and not the wasted

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
+
+from visionkit._spelling import check_name
 
 if TYPE_CHECKING:
     from visionkit.data.sources.base import Source
@@ -24,8 +25,7 @@ def source_class(name: str) -> type[Source]:
     Raises:
         ValueError: The name is unknown.
     """
-    if name not in SOURCES:
-        raise ValueError(_unknown("source", name, SOURCES))
+    check_name("source", name, SOURCES)
     module, _, attribute = SOURCES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -43,12 +43,5 @@ def build_source(name: str, **options: Any) -> Source:
     kind = source_class(name)
     known = inspect.signature(kind).parameters
     for option in options:
-        if option not in known:
-            raise ValueError(_unknown(f"option of source {name!r}", option, known))
+        check_name(f"option of the source {name!r}", option, known)
     return kind(**options)
-
-
-def _unknown(kind: str, name: str, known) -> str:
-    nearest = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"Unknown {kind}: {name!r}.{hint} Known: {', '.join(sorted(known))}."
