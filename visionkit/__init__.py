@@ -16,6 +16,7 @@ import importlib
 import os
 import sys
 
+from visionkit._quiet import quiet_start
 from visionkit._version import __version__
 
 # albumentations asks the network for a newer version when imported; never do that.
@@ -50,9 +51,8 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'visionkit' has no attribute {name!r}")
-    module = importlib.import_module(_PUBLIC[name])
-    # The modules `visionkit.export` and the function of that name would collide.
-    value = getattr(module, name)
+    with quiet_start():
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from visionkit.data import decode, index_masks
+from visionkit.data import decode, graph_headers, index_masks
 from visionkit.data.headers import inspect_image
 
 
@@ -38,16 +38,16 @@ def with_orientation(image, orientation, format, big_endian=False):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_image_dimensions_agrees_with_pillow_for_every_format(format):
     encoded = encode(photo(33, 61), format)
-    assert [int(v) for v in decode.image_dimensions(encoded)] == [33, 61]
+    assert [int(v) for v in graph_headers.image_dimensions(encoded)] == [33, 61]
     assert decode.decode_image(encoded).shape == (33, 61, 3)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_image_dimensions_of_lossless_and_extended_webp(mode):
     encoded = encode(photo(33, 61).convert(mode), "WEBP", lossless=True)
-    assert [int(v) for v in decode.image_dimensions(encoded)] == [33, 61]
+    assert [int(v) for v in graph_headers.image_dimensions(encoded)] == [33, 61]
     extended = encode(photo(33, 61).convert("RGBA"), "WEBP", exif=b"Exif\0\0")
-    assert [int(v) for v in decode.image_dimensions(extended)] == [33, 61]
+    assert [int(v) for v in graph_headers.image_dimensions(extended)] == [33, 61]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
@@ -64,7 +64,7 @@ def test_decode_image_agrees_with_pillow_for_every_png_mode(mode, channels):
     out = decode.decode_image(encode(image), channels).numpy().astype(int)
     expected = np.asarray(reference).reshape(48, 80, channels)
     assert abs(out - expected).max() <= 1
-    assert bool(decode.is_sixteen_bit(encode(image))) == (mode == "I;16")
+    assert bool(graph_headers.is_sixteen_bit(encode(image))) == (mode == "I;16")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])

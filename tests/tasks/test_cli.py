@@ -129,7 +129,7 @@ def test_resume_raises_the_number_of_epochs(workspace):
     run = workspace / "run"
     assert main(["train", str(run), "--resume", "train.epochs=3"]) == 0
     rows = (run / "history.csv").read_text().strip().splitlines()
-    assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "2"]
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from visionkit.data.decode import check_header, format_flags, read_head, require
+from visionkit.data.graph_headers import check_header, format_flags, read_head, require
 
 # Bytes 0..32 of a PNG, xor this: palette (3) becomes grey (0) with the right CRC.
 # crc(a ^ b) = crc(a) ^ crc(b) ^ crc(0), for the 17 bytes from "IHDR" on.

@@ -6,13 +6,9 @@ import os
 
 import tensorflow as tf
 
-from visionkit.data.decode import (
-    decode_and_crop,
-    decode_image,
-    is_sixteen_bit,
-    require,
-)
+from visionkit.data.decode import decode_and_crop, decode_image
 from visionkit.data.geometric import cut, start_geometry
+from visionkit.data.graph_headers import is_sixteen_bit, require
 from visionkit.data.index_masks import decode_index_mask
 from visionkit.data.report import DataReport, diagnose
 from visionkit.types import Preprocessing

@@ -98,7 +98,7 @@ def _add_model_verbs(add) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     from visionkit.tasks import commands
     from visionkit.training.recipe_files import RecipeError
 
@@ -117,6 +117,21 @@ def main(argv: list[str] | None = None) -> int:
 
             traceback.print_exc()
         return _fail(error, status)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments, also where options stand between the last positional ones.
+
+    argparse takes `RUN --resume key=value` apart otherwise and refuses the last word.
+    """
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    field = "images" if arguments.verb == "predict" else "overrides"
+    if rest and (not hasattr(arguments, field) or any(r[0] == "-" for r in rest if r)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        setattr(arguments, field, [*getattr(arguments, field), *rest])
+    return arguments
 
 
 def _fail(error: object, status: int) -> int:

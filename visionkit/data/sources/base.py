@@ -151,10 +151,11 @@ class Source:
         import tensorflow as tf
 
         n = len(self)
-        columns = {
-            key: tf.constant(value.tolist() if value.dtype == object else value)
-            for key, value in self.columns().items()
-        }
+        with tf.init_scope():  # tensors beside the graph, not constants within it
+            columns = {
+                key: tf.constant(value.tolist() if value.dtype == object else value)
+                for key, value in self.columns().items()
+            }
 
         def gather(position):
             index = position
