@@ -101,3 +101,58 @@ def _check_grey_half_precision(name: str) -> None:
         assert np.isfinite(
             keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))
         ).all()
+
+
+def check_task(build, images, target, folder) -> None:
+    """What every task's model must do: XLA, learning, saving, half precision.
+
+    Args:
+        build: Makes a fresh, uncompiled `VisionTask`.
+        images: (B, h, w, C) uint8, a few that can be told apart.
+        target: As its loss reads it.
+        folder: An empty folder to save into.
+    """
+    import visionkit as vk
+
+    # One XLA step gives the loss and the weights of a plain one.
+    losses, weights = [], []
+    for jit_compile in (True, False):
+        keras.utils.set_random_seed(0)
+        model = build()
+        model.compile(keras.optimizers.SGD(1e-2), jit_compile=jit_compile)
+        losses.append(model.train_on_batch(images, target, return_dict=True)["loss"])
+        weights.append([keras.ops.convert_to_numpy(w) for w in model.weights])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    for compiled, plain in zip(*weights, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-4)
+
+    model.compile(keras.optimizers.Adam(3e-3))
+    history = model.fit(images, target, batch_size=len(images), epochs=20, verbose=0)
+    assert history.history["loss"][-1] < 0.8 * history.history["loss"][0]
+    answers = model.predict(images, verbose=0)
+    scores = model.evaluate(images, target, verbose=0)
+
+    model.save(folder / "task.keras")
+    again = vk.load(folder / "task.keras")
+    assert type(again) is type(model) and again.compiled
+    assert again.preprocessing == model.preprocessing
+    assert again.class_names == model.class_names
+    for name, value in again.predict(images, verbose=0).items():
+        np.testing.assert_allclose(value, answers[name], atol=1e-5)
+    np.testing.assert_allclose(again.evaluate(images, target, verbose=0), scores, 1e-4)
+    # Training goes on with the optimizer's state.
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
+    again.fit(images, target, verbose=0)
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = build()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    half.compile(keras.optimizers.SGD(1e-3))
+    history = half.fit(images, target, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    for output in keras.tree.flatten(half(images)):
+        assert keras.backend.standardize_dtype(output.dtype) == "float32"
+        assert np.isfinite(keras.ops.convert_to_numpy(output)).all()

@@ -139,7 +139,13 @@ def _write(folder: Path, model, functions: dict) -> bool:
     module = tf.Module()
     captured = {id(v): v for f in functions.values() for v in f.variables}
     module.weights = list(captured.values())
-    tf.saved_model.save(module, str(folder), signatures=functions)
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # it would tell of the temporary folder
+    try:
+        tf.saved_model.save(module, str(folder), signatures=functions)
+    finally:
+        logger.setLevel(level)
     return write_warmup(folder, warmup_requests(model.preprocessing))
 
 

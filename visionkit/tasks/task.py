@@ -9,6 +9,11 @@ import keras
 
 from visionkit.types import Preprocessing
 
+# Keras says so of every tf.data set that is given to `fit` with its own defaults.
+warnings.filterwarnings(
+    "ignore", message="`shuffle=True` was passed, but will be ignored"
+)
+
 
 class VisionTask(keras.Model):
     """A functional Keras model with a backbone, raw outputs and an answer.

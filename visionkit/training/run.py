@@ -93,7 +93,7 @@ def _open_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
                 "the run folder by --out, or leave --resume out to start a new run."
             )
         _check_same(load_recipe(written), recipe, folder)
-    elif written.exists():
+    elif any(folder.glob("checkpoints/*.npz")) or (folder / "model.keras").exists():
         raise FileExistsError(
             f"{folder} holds a run already. Add --resume to go on with it, or choose "
             "another --out."
