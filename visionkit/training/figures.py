@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from visionkit.data import DataReport, make_dataset
+from visionkit.data.sources.base import Subset
 from visionkit.visualize import (
     plot_class_counts,
     plot_confusion_matrix,
@@ -34,12 +36,13 @@ def draw_data(dataset, source, folder: Path) -> None:
     save_figure(plot_samples(images, titles, columns=6), folder / "train_samples.png")
 
 
-def draw_results(model, dataset, history: Path, metrics: dict, folder: Path) -> None:
+def draw_results(model, source, history: Path, metrics: dict, folder: Path) -> None:
     """Training curves, confusion matrix, and predictions beside the truth.
 
     Args:
         model: The best model.
-        dataset: Validation batches (images, labels).
+        source: The validation source; the surest mistakes are shown first, then
+            examples from all over it.
         history: The run's history.csv.
         metrics: What the evaluator said.
         folder: Where the pictures go.
@@ -48,7 +51,11 @@ def draw_results(model, dataset, history: Path, metrics: dict, folder: Path) -> 
     matrix = np.array(metrics["confusion_matrix"])
     figure = plot_confusion_matrix(matrix, model.class_names)
     save_figure(figure, folder / "confusion_matrix.png")
-    images, labels = _first(dataset)
+    chosen = Subset(source, _choose(metrics, len(source)), "validation")
+    report = DataReport(chosen, max_bad=1.0)
+    images, labels = _first(
+        make_dataset(chosen, model.preprocessing, _GRID, report=report)
+    )
     answers = model.predict_on_batch(np.stack(images))
     scores = np.max(answers["probabilities"], axis=-1)
     figure = plot_predictions(
@@ -60,6 +67,13 @@ def draw_results(model, dataset, history: Path, metrics: dict, folder: Path) -> 
         columns=6,
     )
     save_figure(figure, folder / "validation_predictions.png")
+
+
+def _choose(metrics: dict, count: int) -> list[int]:
+    """Record indices: up to half a grid of mistakes, then evenly spread ones."""
+    mistakes = [int(m["image_id"]) for m in metrics["mistakes"][: _GRID // 2]]
+    spread = np.linspace(0, count - 1, min(_GRID, count)).astype(int).tolist()
+    return list(dict.fromkeys(mistakes + spread))[:_GRID]
 
 
 def _first(dataset) -> tuple[list, list]:

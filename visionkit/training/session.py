@@ -220,7 +220,7 @@ class TrainingSession:
         atomic_write_json(self.folder / "metrics.json", metrics)
         figures.draw_results(
             model,
-            self.dataset(training=False),
+            self.validation,
             self.folder / "history.csv",
             metrics,
             self.folder / "figures",
