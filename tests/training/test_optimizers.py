@@ -247,12 +247,12 @@ def test_mixed_precision_with_a_schedule_trains_saves_and_resumes(
         (
             "sgd",
             {"options": {"momentun": 1}},
-            "'momentun'. Did you mean 'momentum'.*Legal: momentum, nesterov$",
+            "'momentun'. Did you mean 'momentum'.*Legal: momentum, nesterov\\.$",
         ),
         (
             "adam",
             {"options": {"clipnorm": 1}},
-            "Legal: beta_1, beta_2, epsilon, amsgrad$",
+            "Legal: beta_1, beta_2, epsilon, amsgrad\\.$",
         ),
         ("sgd", {"weight_decay": -1}, "weight_decay"),
         ("sgd", {"clip_norm": 0}, "clip_norm"),
