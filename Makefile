@@ -9,7 +9,11 @@ UV := $(shell command -v uv 2>/dev/null)
 
 .PHONY: demo test test-slow test-learn lint clean
 
-$(VENV)/.installed: pyproject.toml
+# A stamp per set of extras, so that another set is installed on top.
+comma := ,
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+$(STAMP): pyproject.toml
 	@echo "Creating the environment in $(VENV) ..."
 ifdef UV
 	@test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)
@@ -21,22 +25,22 @@ endif
 	@touch $@
 
 ## demo: train, evaluate, predict, export and serve-load the embedded digits
-demo: $(VENV)/.installed
+demo: $(STAMP)
 	@$(BIN)/python -m visionkit.demo
 
 ## test: the default suite
-test: $(VENV)/.installed
+test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 ## test-slow: cross products over all backbones and long runs
-test-slow: $(VENV)/.installed
+test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
 
 ## test-learn: real trainings to stated figures
-test-learn: $(VENV)/.installed
+test-learn: $(STAMP)
 	@$(BIN)/python -m pytest -m learn
 
-lint: $(VENV)/.installed
+lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:

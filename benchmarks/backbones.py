@@ -1,7 +1,7 @@
 """Backbones side by side on one data set: accuracy, size and time, as a dated table.
 
-    python benchmarks/backbones.py RECIPE --backbones mobilenet_v2=WEIGHTS resnet18 ...
-        [--out benchmarks/results] [key=value ...]
+    python benchmarks/backbones.py RECIPE [key=value ...]
+        --backbones mobilenet_v2=WEIGHTS resnet18 ... [--out benchmarks/results]
 
 The recipe is trained once per backbone with everything else alike; `NAME=FILE` starts
 from a weight file, a bare NAME from scratch. The table says what it ran on.

@@ -19,15 +19,22 @@ LAYERS = [
     {"backbones", "necks", "heads", "losses", "metrics", "postprocess", "visualize"},
     {"data"},
     {"tasks"},
-    {"inference", "explain"},
-    {"serving"},
+    {"inference"},
+    {"explaining", "serving"},
     {"exporting"},
     {"training"},
     {"demo"},
 ]
 # Results plot themselves; a head asks which backbones have a published top.
 SIDEWAYS = {("heads", "backbones"), ("types", "visualize")}
-MAY_IMPORT_TENSORFLOW = {"data", "inference", "exporting", "serving", "training"}
+MAY_IMPORT_TENSORFLOW = {
+    "data",
+    "explaining",
+    "inference",
+    "exporting",
+    "serving",
+    "training",
+}
 # The command line sits on top of everything, the package root below and above.
 TOP = {"tasks/__main__.py", "tasks/commands.py", "__init__.py"}
 

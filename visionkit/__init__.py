@@ -43,6 +43,7 @@ _PUBLIC = {
     "export": "visionkit.exporting",
     "run": "visionkit.training.run",
     "evaluate": "visionkit.training.evaluation",
+    "explain": "visionkit.explaining",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -172,6 +172,7 @@ def _describe(model, functions: dict) -> dict:
         "task": model.task,
         "name": model.name,
         "class_names": list(model.class_names),
+        "multi_label": getattr(model, "multi_label", False),
         "preprocessing": model.preprocessing.get_config(),
         "conventions": CONVENTIONS,
         "signatures": {name: _describe_function(f) for name, f in functions.items()},

@@ -141,7 +141,8 @@ class Results:
         label_names: N strings, beside `labels`.
         masks: (N, H, W) bool, full size.
         segmentation: (H, W) uint8 class ids.
-        probabilities: (num_classes,) float32, sums to 1 (classification).
+        probabilities: (num_classes,) float32 (classification); they sum to 1, or
+            each is one of its own (multi-label).
         path: The image file, where there is one.
         error: Why there is no answer (an unreadable file), else None.
     """

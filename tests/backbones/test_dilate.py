@@ -1,5 +1,6 @@
 """Strides that become dilation: same weights, same features on the coarse grid."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -18,6 +19,8 @@ def _random_values(model, seed=0):
             if len(shape) == 4:
                 fan_in = shape[0] * shape[1] * (shape[2] if shape[3] > 1 else 1)
                 value = rng.normal(0, (2 / fan_in) ** 0.5, shape)
+            elif len(shape) == 2:
+                value = rng.normal(0, (2 / shape[0]) ** 0.5, shape)
             elif "gamma" in variable.path or "variance" in variable.path:
                 value = rng.uniform(0.5, 1.5, shape)
             else:
@@ -38,22 +41,34 @@ def _grid_start(size, stride, output_stride, symmetric):
     return start
 
 
-@pytest.mark.parametrize("size", [(64, 96), (75, 101)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("size", [(64, 96), pytest.param((75, 101), marks=SLOW)])
 @pytest.mark.parametrize(
-    ("name", "symmetric"),
+    ("name", "symmetric", "output_strides"),
     [
-        ("mobilenet_v2_035", False),
-        ("resnet18", True),
-        pytest.param("resnet50", True, marks=pytest.mark.slow),
+        ("mobilenet_v2_035", False, (16, 8)),
+        ("resnet18", True, (16, 8)),
+        pytest.param("mobilenet_v1_025", False, (16, 8), marks=SLOW),
+        pytest.param("shufflenet_v2_050", True, (16, 8), marks=SLOW),
+        pytest.param("resnet50", True, (16, 8), marks=SLOW),
+        pytest.param("resnet50_v2", True, (16, 8), marks=SLOW),
+        pytest.param("convnext_tiny", True, (16, 8), marks=SLOW),
+        pytest.param("densenet121", True, (16,), marks=SLOW),
+        pytest.param("vgg16", True, (16,), marks=SLOW),
+        pytest.param("inception_resnet_v2", False, (16,), marks=SLOW),
     ],
 )
-def test_dilated_features_contain_the_undilated_ones(name, symmetric, size):
+def test_dilated_features_contain_the_undilated_ones(
+    name, symmetric, output_strides, size
+):
     plain = build_backbone(name)
     stored = _random_values(plain)
     load_layers(plain, stored, "random")
     images = np.random.default_rng(1).integers(0, 256, (1, *size, 3), dtype="uint8")
     expected = plain.predict_on_batch(images)
-    for output_stride in (16, 8):
+    for output_stride in output_strides:
         dilated = build_backbone(name, output_stride=output_stride)
         load_layers(dilated, stored, "random")
         features = dilated.predict_on_batch(images)
@@ -88,11 +103,14 @@ def test_dilated_rates_follow_the_lost_strides():
     assert rates["conv5_block1_0_conv"] == 1
 
 
-def test_pooling_that_cannot_dilate_is_refused(monkeypatch):
-    from visionkit.backbones import BACKBONES
-
-    entry = "visionkit.backbones.applications:VGG16"
-    monkeypatch.setitem(BACKBONES, "vgg16", entry)
-    assert build_backbone("vgg16", (64, 96), output_stride=16)
-    with pytest.raises(ValueError, match=r"block5_pool.* of 16 or more"):
-        build_backbone("vgg16", output_stride=8)
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("vgg16", "block5_pool"), ("densenet121", "pool4_pool")],
+)
+def test_pooling_that_cannot_dilate_is_refused(name, layer):
+    with (
+        keras.StatelessScope(initialize_variables=False),
+        pytest.raises(ValueError, match=rf"{layer}.* of 16 or more"),
+    ):
+        build_backbone(name, output_stride=8)
+    keras.utils.clear_session()

@@ -1,6 +1,7 @@
 """Weights: from keras.applications and back, and files that must not load."""
 
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -65,18 +66,80 @@ def test_application_weights_give_the_application_features(application, saved, f
 
 
 @pytest.mark.slow
-def test_resnet50_weights_give_the_application_features(tmp_path):
-    application = keras.applications.ResNet50(
-        input_shape=(64, 96, 3), include_top=False, weights=None
-    )
-    application.save_weights(tmp_path / "net.weights.h5")
-    backbone = build_backbone("resnet50", weights=tmp_path / "net.weights.h5")
+@pytest.mark.parametrize(
+    ("name", "application"),
+    [
+        ("vgg16", "VGG16"),
+        ("resnet50", "ResNet50"),
+        ("resnet50_v2", "ResNet50V2"),
+        ("densenet121", "DenseNet121"),
+        ("mobilenet_v1_025", "MobileNet"),
+        ("mobilenet_v3_small", "MobileNetV3Small"),
+        ("efficientnet_v2_b0", "EfficientNetV2B0"),
+        ("efficientnet_v2_s", "EfficientNetV2S"),
+        ("convnext_tiny", "ConvNeXtTiny"),
+    ],
+)
+def test_weights_of_each_family_give_the_application_features(
+    name, application, tmp_path
+):
+    """But for the families that pad less in Keras: Inception, Xception and NASNet."""
+    build = getattr(keras.applications, application)
+    options = {"alpha": 0.25} if name.endswith("_025") else {}
+    model = build(input_shape=(64, 96, 3), include_top=False, weights=None, **options)
+    _randomise(model)
+    model.save_weights(tmp_path / "net.weights.h5")
+    backbone = build_backbone(name, weights=tmp_path / "net.weights.h5")
     images = _images(2, 64, 96, 3)
-    inputs = keras.applications.resnet.preprocess_input(images.copy())
-    expected = application.predict_on_batch(inputs)
-    features = backbone.predict_on_batch(images)["P5"]
+    module = sys.modules[build.__module__]
+    expected = model.predict_on_batch(module.preprocess_input(images.copy()))
+    _check_close(backbone.predict_on_batch(images)["P5"], expected)
+
+
+@pytest.mark.slow
+def test_efficientnet_sees_images_in_the_range_of_its_imagenet_weights(
+    tmp_path, monkeypatch
+):
+    """Keras scales them once more for `weights="imagenet"` than for a path."""
+    from keras.src.applications import efficientnet
+
+    build = keras.applications.EfficientNetB0
+    fresh = build(input_shape=(64, 96, 3), include_top=False, weights=None)
+    _randomise(fresh)
+    # The statistics of the published file: the deviation in place of the variance.
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    norm = next(x for x in fresh.layers if isinstance(x, keras.layers.Normalization))
+    norm.load_own_variables({"0": mean, "1": std, "2": np.zeros((), "int64")})
+    fresh.save(tmp_path / "net.h5")
+    monkeypatch.setattr(
+        efficientnet.file_utils, "get_file", lambda *_, **__: str(tmp_path / "net.h5")
+    )
+    published = build(input_shape=(64, 96, 3), include_top=False, weights="imagenet")
+    images = _images(2, 64, 96, 3)
+    expected = published.predict_on_batch(images)
+    for weights in ("imagenet", tmp_path / "net.h5"):
+        backbone = build_backbone("efficientnet_b0", weights=weights)
+        _check_close(backbone.predict_on_batch(images)["P5"], expected)
+    # So do random weights: images have the mean 0 and the deviation 1 of ImageNet's.
+    backbone = build_backbone("efficientnet_b0")
+    seen = keras.Model(backbone.input, backbone.get_layer("rescaling_1").output)
+    np.testing.assert_allclose(
+        seen.predict_on_batch(images), (images / 255 - mean) / std, atol=1e-4
+    )
+
+
+def _randomise(model):
+    """Statistics under which no normalisation is the identity."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            values = [rng.uniform(0.5, 1.5, v.shape) for v in layer.get_weights()]
+            layer.set_weights(values)
+
+
+def _check_close(actual, expected):
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(features / scale, expected / scale, atol=1e-4)
+    np.testing.assert_allclose(actual / scale, expected / scale, atol=1e-4)
 
 
 @pytest.mark.skipif(not MOBILENET.is_file(), reason="no ImageNet weights here")

@@ -47,5 +47,7 @@ def test_build_source_names_the_nearest():
         build_source("image_foldr", root=".")
     with pytest.raises(ValueError, match=r"Legal: .*digits, image_folder, records"):
         build_source("xyz")
-    with pytest.raises(ValueError, match=r"option of the source .digits. .*mean 'split'"):
+    with pytest.raises(
+        ValueError, match=r"option of the source .digits. .*mean 'split'"
+    ):
         build_source("digits", splt="train")

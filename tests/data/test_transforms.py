@@ -1,14 +1,18 @@
 """Pixels, boxes and masks stay together; wrong recipes are refused in words."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from visionkit.data import geometric, photometric
 from visionkit.data.pipeline import augment_and_resize
+from visionkit.data.policies import POLICIES
 from visionkit.data.targets import map_boxes
 from visionkit.data.transforms import TRANSFORMS, build_transforms, check_order
-from visionkit.types import VOID_CLASS, Preprocessing
+from visionkit.types import TASKS, VOID_CLASS, Preprocessing
 
 SIZE = (120, 170)
 BOXES = np.array([[20, 30, 71, 66], [100, 70, 141, 111]], np.float32)
@@ -207,7 +211,16 @@ def test_build_transforms_reads_names_and_options():
     ("items", "match"),
     [
         (["flipp"], "Did you mean `flip`"),
-        (["CLAHE"], "Only these lower-case transforms"),
+        (["Clahe", "flip", "Blur"], r"as one group.*Legal: Clahe, Blur, flip"),
+        (["Blur", "crop"], r"must be the first.*Legal: crop, Blur"),
+        (["flip", "Blur"], "then all others. Received: flip, Blur"),
+        (["crop", "crop"], "the only one of its kind"),
+        ([{"mixup": {"alpha": 0}}], "Transform `mixup`: `alpha` must be above 0"),
+        ([{"cutmix": {"off_last_epochs": 1.5}}], "a whole number of epochs"),
+        ([{"rand_augment": {"magnitude": 31}}], r"`magnitude` must be in \[0, 30\]"),
+        ([{"rand_augment": {"num_ops": 0}}], "`num_ops` must be 1 or more"),
+        ([{"auto_augment": {"policy": "svhn"}}], "no AutoAugment policy 'svhn'"),
+        ("light", "A policy depends on the task"),
         ([{"flip": {"prob": 1}}], "no option prob. Its options are p, vertical"),
         ([{"flip": {"p": 2}}], r"Transform `flip`: `p` must be in \[0, 1\]"),
         ([{"flip": {"p": "x"}}], "Transform `flip`"),
@@ -222,6 +235,52 @@ def test_build_transforms_reads_names_and_options():
 def test_build_transforms_refuses_with_a_hint(items, match):
     with pytest.raises(ValueError, match=match):
         build_transforms(items)
+
+
+def test_names_in_camel_case_become_one_group():
+    crop, group, flip = build_transforms(
+        ["crop", "CLAHE", {"Blur": {"p": 0.3}}, {"OneOf": {"transforms": []}}, "flip"]
+    )
+    assert crop == geometric.Crop() and flip == geometric.Flip()
+    assert group.specs == (
+        ("CLAHE", {}),
+        ("Blur", {"p": 0.3}),
+        ("OneOf", {"transforms": []}),
+    )
+
+
+def test_the_table_costs_no_import():
+    code = (
+        "import sys; from visionkit.data.transforms import build_transforms\n"
+        "for name in ('none', 'light', 'strong'): build_transforms(name, TASK)\n"
+        "build_transforms(['CLAHE', 'auto_augment'])\n"
+        "bad = {'tensorflow', 'keras', 'albumentations'} & set(sys.modules)\n"
+        "assert not bad, bad"
+    ).replace("TASK", "'classification'")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("policy", ["none", "light", "strong"])
+def test_policies_are_legal_lists(task, policy):
+    assert set(POLICIES) == set(TASKS) and set(POLICIES[task]) == {
+        "none",
+        "light",
+        "strong",
+    }
+    built = build_transforms(policy, task)
+    assert built == build_transforms(POLICIES[task][policy], task)
+    assert bool(built) == (policy != "none")
+
+
+def test_wrong_policies_and_tasks_are_refused():
+    with pytest.raises(ValueError, match=r"policy 'strongg'. Did you mean 'strong'"):
+        build_transforms("strongg", "detection")
+    for name in ("mixup", "rand_augment", "auto_augment"):
+        with pytest.raises(ValueError, match=rf"`{name}` is for classification: .*sem"):
+            build_transforms([name], "semantic_segmentation")
+    with pytest.raises(ValueError, match=r"`cutmix` is for .*task='detection'"):
+        build_transforms(["cutmix"], "detection")
 
 
 def test_check_order_accepts_objects_of_other_kinds():

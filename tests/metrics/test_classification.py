@@ -44,6 +44,7 @@ def test_result_equals_scikit_learn():
         "macro_recall": recall.mean(),
         "macro_f1": f1.mean(),
         "cross_entropy": sk.log_loss(labels, probabilities),
+        "macro_auc": sk.roc_auc_score(labels, probabilities, multi_class="ovr"),
     }
     for name, value in expected.items():
         assert result[name] == pytest.approx(value, abs=1e-12), name

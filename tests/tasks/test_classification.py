@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import sklearn.metrics
 from contracts import check_task
 
 import visionkit as vk
-from visionkit.losses.classification import SoftmaxCrossentropy
 
 
 def toy_backbone(channels=3):
@@ -56,17 +56,49 @@ def test_evaluate_reports_top_1_and_top_5(data):
     assert scores["top_5_accuracy"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_crossentropy_equals_numpy_for_integer_and_soft_labels(smoothing):
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(5, 4)).astype("float32")
-    labels = np.array([0, 3, 1, 1, 2])
-    soft = np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    expected = -(soft * log_p).sum(-1).mean()
-    loss = SoftmaxCrossentropy(smoothing)
-    assert float(loss(labels, logits)) == pytest.approx(expected, rel=1e-5)
-    assert float(loss(np.eye(4)[labels], logits)) == pytest.approx(expected, rel=1e-5)
+def test_mixed_labels_train_and_count_as_their_largest_class(data):
+    images, labels = data
+    model = vk.ImageClassifier(toy_backbone(), 7, label_smoothing=0.1)
+    model.compile()
+    soft = (0.7 * np.eye(7)[labels] + 0.3 / 7).astype("float32")
+    hard = model.evaluate(images, labels, verbose=0, return_dict=True)
+    mixed = model.evaluate(images, soft, verbose=0, return_dict=True)
+    for name in ("accuracy", "top_5_accuracy"):
+        assert mixed[name] == pytest.approx(hard[name])
+    model.fit(images, soft, epochs=1, verbose=0)
+
+
+@pytest.fixture
+def many(data):
+    """Two labels each: the class of `data`, and the next one."""
+    labels = np.eye(7, dtype="float32")
+    return labels[data[1]] + labels[(data[1] + 1) % 7]
+
+
+def test_the_contract_of_a_multi_label_task(data, many, tmp_path):
+    def build():
+        return vk.ImageClassifier(toy_backbone(), 7, multi_label=True)
+
+    check_task(build, data[0][:8], many[:8], tmp_path)
+
+
+def test_multi_label_answers_are_sigmoids_and_the_metrics_are_areas(data, many):
+    images, _ = data
+    model = vk.ImageClassifier(toy_backbone(), 7, multi_label=True)
+    model.compile()
+    scores = model.evaluate(images, many, verbose=0, return_dict=True)
+    assert set(scores) == {"loss", "auc", "pr_auc"}
+    answers = model.predict(images, verbose=0)
+    logits = np.asarray(model(images))
+    expected = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(answers["labels"], logits.argmax(-1))
+    exact = sklearn.metrics.roc_auc_score(many, logits)
+    assert scores["auc"] == pytest.approx(exact, abs=0.05)
+    exact = sklearn.metrics.average_precision_score(many, logits)
+    assert scores["pr_auc"] == pytest.approx(exact, abs=0.1)
+    with pytest.raises(ValueError, match=r"\(B, num_classes\)"):
+        model.fit(images, data[1], verbose=0)
 
 
 def test_lenet5_with_its_published_top_has_61706_parameters():
@@ -99,7 +131,7 @@ def test_frozen_backbone_trains_only_the_top(data):
     [
         ({"num_classes": 1}, "at least 2"),
         ({"num_classes": 3, "class_names": ["a"]}, "num_classes=3 names"),
-        ({"num_classes": 3, "top": "papers"}, "'pooled' or 'paper'"),
+        ({"num_classes": 3, "top": "papers"}, "one of .'pooled', 'paper'"),
         ({"num_classes": 3, "top": "paper"}, "no published top"),
     ],
 )

@@ -96,6 +96,27 @@ def test_evaluate_predict_export(workspace, capsys):
     assert "1 of 2 images could not be read" in capsys.readouterr().out
 
 
+def test_predict_writes_heat_beside_its_pictures(workspace, capsys, tmp_path):
+    run, images = str(workspace / "run"), workspace / "images" / "red"
+    files = [str(images / name) for name in ("00.JPG", "broken.jpg", "01.JPG")]
+    for method, option in (("grad_cam", []), ("eigen_cam", ["eigen_cam"])):
+        out = tmp_path / method
+        arguments = ["predict", run, *files, "--out", str(out), "--explain", *option]
+        assert main(arguments) == 1  # one is broken
+        names = {path.name for path in out.iterdir()}
+        heat = {f"00.{method}.png", f"01.{method}.png"}
+        assert names == {"00.png", "01.png"} | heat
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", run, *files, "--explain"])
+    assert "--out DIR" in capsys.readouterr().err
+    sealed = tmp_path / "saved" / "1"
+    sealed.mkdir(parents=True)
+    (sealed / "saved_model.pb").write_bytes(b"")
+    arguments = ["predict", str(sealed), *files, "--out", str(out), "--explain"]
+    assert main(arguments) == 1
+    assert "the run folder or the .keras file" in capsys.readouterr().err
+
+
 def test_check_names_the_broken_file(workspace, capsys):
     assert main(["check", str(workspace / "run"), "data.max_bad=0.1"]) in (0, 1)
     assert "broken.jpg" in capsys.readouterr().out.replace("\n", "")
@@ -121,7 +142,7 @@ def test_resume_refuses_another_recipe(workspace, capsys):
 
 def test_a_second_run_does_not_overwrite(workspace, capsys):
     run = str(workspace / "run")
-    assert main(["train", str(workspace / "recipe.yaml"), "--out", run]) == 1
+    assert main(["train", str(workspace / "recipe.yaml"), "--out", run]) == 2
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -137,10 +158,10 @@ def test_resume_raises_the_number_of_epochs(workspace):
     [
         (["train", "no_such_recipe"], 2, "neither a file nor one of visionkit's"),
         (["train", "digits_lenet5", "train.epoch=1"], 2, "mean 'epochs'"),
-        (["evaluate", "no_such_run"], 1, "no model at"),
-        (["predict", "no_such_run", "a.jpg"], 1, "no_such_run"),
+        (["evaluate", "no_such_run"], 2, "nothing at no_such_run"),
+        (["predict", "no_such_run", "a.jpg"], 2, "no_such_run"),
         (["new", "clasification", "--data", "."], 2, "mean 'classification'"),
-        (["new", "classification", "--data", "no_such"], 1, "no folder"),
+        (["new", "classification", "--data", "no_such"], 2, "no folder"),
         (["train", "digits_lenet5", "--resume", "--out", "no_such"], 2, "no run to"),
     ],
 )

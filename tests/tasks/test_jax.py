@@ -11,6 +11,7 @@ import sys
 sys.modules["tensorflow"] = None
 import keras, numpy as np
 import visionkit as vk
+from visionkit.losses.classification import SigmoidFocal
 from visionkit.data.arrays import ArrayDataset, load_images
 
 keras.utils.set_random_seed(0)
@@ -35,6 +36,14 @@ again = vk.load(sys.argv[1])
 same = again.predict(x_val, verbose=0)["probabilities"]
 np.testing.assert_allclose(same, answers["probabilities"], atol=1e-5)
 again.fit(x[:64], y[:64], verbose=0)
+soft = np.eye(10, dtype="float32")[y[:256]] * 0.7 + 0.03
+again.fit(x[:256], soft, verbose=0)
+many = vk.ImageClassifier(
+    vk.build_backbone("lenet5", (32, 32), channels=1), 10, multi_label=True
+)
+many.compile(loss=SigmoidFocal(class_weights=[1.0] * 10))
+history = many.fit(x[:256], np.eye(10, dtype="float32")[y[:256]], verbose=0).history
+assert set(history) == {"loss", "auc", "pr_auc"} and np.isfinite(history["loss"]).all()
 assert keras.backend.backend() == "jax"
 print("done", scores["accuracy"])
 """

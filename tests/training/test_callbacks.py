@@ -23,6 +23,7 @@ from visionkit.training.callbacks import (
     NonFiniteGuard,
     NonFiniteLossError,
     Progress,
+    ReduceOnPlateau,
     TrainingInterrupted,
     arrange,
 )
@@ -153,6 +154,45 @@ def test_early_stopping_counts_nan_and_remembers_over_a_restart(tmp_path):
     assert len(fit(build(), [Logs(val_loss=[1.0] * 9), again], epochs=9).epoch) == 1
 
 
+def test_plateau_lowers_the_rate_and_remembers_over_a_restart(tmp_path):
+    def training(folder):
+        store = CheckpointStore(folder)
+        checkpointer, history = Checkpointer(store), History(folder / "history.csv")
+        plateau = ReduceOnPlateau("val_loss", 0.1, patience=2, min_rate=0.0005)
+        values = Logs(val_loss=[3.0, 2.0, 2.0, NAN, 2.0, 2.0, 1.0, 1.0, 1.0])
+        callbacks = arrange([values, checkpointer, history, plateau])
+        return build(), checkpointer, history, callbacks
+
+    model, _, history, callbacks = training(tmp_path / "whole")
+    fit(model, callbacks, epochs=9)
+    rates = [row["learning_rate"] for row in history.rows]
+    expected = [0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001, 0.0005]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+    model, _, _, callbacks = training(tmp_path / "parts")
+    fit(model, callbacks, epochs=5)  # in the middle of the patience
+    model, checkpointer, history, callbacks = training(tmp_path / "parts")
+    epoch, _ = checkpointer.resume(model)
+    fit(model, callbacks, epochs=9, initial_epoch=epoch)
+    rates = [row["learning_rate"] for row in history.rows]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"factor": 1.0}, {"patience": 0}])
+def test_plateau_refuses_what_it_cannot_mean(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ReduceOnPlateau("val_loss", **options)
+
+
+def test_a_restarted_best_model_takes_the_next_value(tmp_path):
+    path = tmp_path / "model.keras"
+    best = BestModel(path, "val_loss")
+    fit(build(), [Logs(val_loss=[1.0]), best], epochs=1)
+    best.restart()
+    fit(build(), [Logs(val_loss=[5.0]), best], epochs=1)
+    assert best.best == 5.0
+
+
 def test_early_stopping_restores_the_weights_that_best_model_wrote(tmp_path):
     path = tmp_path / "model.keras"
     callbacks = [
@@ -203,7 +243,7 @@ def test_history_rows_of_repeated_epochs_are_dropped_and_columns_may_come(tmp_pa
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["val_map"] for row in rows] == ["0.1", "0.2", ""]
     assert rows[2]["val_new"] == "nan" and rows[0]["learning_rate"] == "0.100000001"
-    assert list(rows[0])[:3] == ["epoch", "learning_rate", "seconds"]
+    assert list(rows[0])[:4] == ["epoch", "phase", "learning_rate", "seconds"]
 
 
 def test_averages_are_validated_and_saved_while_training_keeps_its_weights(tmp_path):

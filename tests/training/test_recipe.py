@@ -47,11 +47,28 @@ def test_overrides_reach_any_key():
         ("augment=[{flip: {q: 1}}]", r"augment.*'?q'?"),
         ("train.optimizer={sgd: {}, adam: {}}", r"optimizer.*one name"),
         ("epochs", r"key=value"),
+        ("train.loss=focus", r"train\.loss: found 'focus'; .*mean 'focal'"),
+        ("train.loss={focal: {}, crossentropy: {}}", r"train\.loss.*one name"),
+        ("train.class_weights={'0': -1}", r"train\.class_weights.*0"),
+        ("train.class_weights=even", r"train\.class_weights: found 'even'"),
+        ("train.distribute=mirored", r"train\.distribute: found 'mirored'"),
+        ("model.stochastic_depth=1.0", r"model\.stochastic_depth: found 1\.0"),
+        ("data.oversample=often", r"data\.oversample: found 'often'"),
+        ("augment=ligth", r"augment: .*mean 'light'"),
     ],
 )
 def test_wrong_keys_and_values_are_refused(override, message):
     with pytest.raises(RecipeError, match=f"(?s){message}"):
         load_recipe(GOOD, [override])
+
+
+@pytest.mark.parametrize("policy", ["none", "light", "strong"])
+def test_augmentation_may_be_one_word(policy, tmp_path):
+    from visionkit.training.build import build_transforms
+
+    recipe = load_recipe(GOOD, [f"augment={policy}"])
+    assert load_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert bool(build_transforms(recipe)) == (policy != "none")
 
 
 def test_overrides_leave_the_callers_dict_alone():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from visionkit.training.schedules import SCHEDULES, build_schedule
+from visionkit.training.schedules import SCHEDULES, build_plateau, build_schedule
 
 PEAK, STEPS, EPOCHS = 0.4, 10, 6
 TOTAL = STEPS * EPOCHS
@@ -25,6 +25,25 @@ def with_warmup(rates):
 
 
 PROGRESS = np.clip((GRID - 4) / (TOTAL - 4), 0, 1)
+
+
+def restarts(step, first=10, factor=2):
+    """The period's progress by walking through the periods."""
+    step, length = max(step - 4, 0), first
+    while step >= length:
+        step, length = step - length, length * factor
+    return step / length
+
+
+def one_cycle(step, rise=0.25, div=10, final=100):
+    top = rise * TOTAL
+    if step < top:
+        return 1 / div + (1 - 1 / div) * (1 - np.cos(np.pi * step / top)) / 2
+    progress = min((step - top) / (TOTAL - top), 1)
+    low = 1 / div / final
+    return low + (1 - low) * (1 + np.cos(np.pi * progress)) / 2
+
+
 CASES = {
     "constant": ({}, np.full(len(GRID), PEAK)),
     "step": (
@@ -43,14 +62,23 @@ CASES = {
         {"end": 0.05},
         PEAK * (0.05 + 0.95 * (1 + np.cos(np.pi * PROGRESS)) / 2),
     ),
+    "cosine_restarts": (
+        {"period_epochs": 1, "period_factor": 2, "end": 0.1},
+        PEAK * np.array([0.1 + 0.45 * (1 + np.cos(np.pi * restarts(s))) for s in GRID]),
+    ),
+    "one_cycle": (
+        {"rise": 0.25, "div_factor": 10, "final_div_factor": 100},
+        PEAK * np.array([one_cycle(step) for step in GRID]),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_equals_numpy_before_and_after_saving_and_compiled(name):
-    options, rates = CASES[name]
-    schedule = build(name, **options, **WARMUP)
-    expected = with_warmup(rates)
+    options, expected = CASES[name]
+    if name != "one_cycle":  # which is a warm-up itself
+        options, expected = {**options, **WARMUP}, with_warmup(expected)
+    schedule = build(name, **options)
     values = [float(schedule(int(step))) for step in GRID]
     np.testing.assert_allclose(values, expected, rtol=2e-6, atol=1e-7)
 
@@ -76,6 +104,27 @@ def test_constant_without_warmup_is_a_number_and_can_be_set():
     optimizer.learning_rate = 0.5
 
 
+def test_restarts_are_at_the_exact_step_for_long_periods():
+    schedule = build_schedule(
+        {"cosine_restarts": {"period_steps": 1001, "period_factor": 3}},
+        PEAK,
+        steps_per_epoch=10_000,
+        epochs=9,
+    )
+    for restart in (1001, 1001 * 4, 1001 * 13, 1001 * 40):
+        assert float(schedule(restart)) == pytest.approx(PEAK)
+        assert float(schedule(restart - 1)) < 1e-5
+
+
+def test_plateau_is_a_number_and_a_callback():
+    spec = {"plateau": {"factor": 0.5, "patience": 2, "min_rate": 0.01}}
+    assert build_schedule(spec, PEAK, steps_per_epoch=9, epochs=9) == PEAK
+    plateau = build_plateau(spec, "val_loss")
+    assert (plateau.factor, plateau.patience, plateau.min_rate) == (0.5, 2, 0.01)
+    assert build_plateau("plateau", "val_loss").patience == 5
+    assert build_plateau({"cosine": {}}, "val_loss") is None
+
+
 def test_warmup_epochs_are_the_same_as_steps():
     by_epochs = build("cosine", warmup_epochs=0.4).get_config()
     assert by_epochs == build("cosine", warmup_steps=4).get_config()
@@ -86,9 +135,9 @@ def test_warmup_epochs_are_the_same_as_steps():
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_training_shorter_than_the_warmup_stays_finite(name):
     options = CASES[name][0]
-    schedule = build_schedule(
-        {name: {**options, "warmup_epochs": 5}}, PEAK, steps_per_epoch=3, epochs=1
-    )
+    if name != "one_cycle":
+        options = {**options, "warmup_epochs": 5}
+    schedule = build_schedule({name: options}, PEAK, steps_per_epoch=3, epochs=1)
     values = np.array([float(schedule(step)) for step in range(30)])
     assert (
         np.isfinite(values).all() and (values >= 0).all() and values.max() < PEAK + 1e-6
@@ -119,6 +168,13 @@ def test_schedule_counts_batches_under_gradient_accumulation():
         ),
         ({"cosine": {"total_steps": 1}}, "'total_steps'"),
         ({"step": {}}, "needs `epochs` or `steps`"),
+        ({"cosine_restarts": {}}, "needs `period_epochs` or `period_steps`"),
+        ({"cosine_restarts": {"period_epochs": 1, "period_factor": 0.5}}, "least 1"),
+        ({"one_cycle": {"warmup_steps": 1}}, "'warmup_steps'"),
+        ({"one_cycle": {"rise": 0}}, "`rise` must be above 0"),
+        ({"plateau": {"patients": 1}}, "mean 'patience'"),
+        ({"plateau": {"factor": 2}}, r"factor.*\(0, 1\)"),
+        ("plato", "mean 'plateau'"),
         ({"step": {"epochs": [3, 2]}}, "ascending"),
         ({"step": {"epochs": []}}, "ascending"),
         ({"step": {"epochs": [1], "steps": [9]}}, "not both"),

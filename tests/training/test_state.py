@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from visionkit.training.optimizers import build_optimizer
-from visionkit.training.state import model_state, restore_model_state
+from visionkit.training.state import carry_weights, model_state, restore_model_state
 
 
 def build(units=5, optimizer="adamw"):
@@ -55,7 +55,7 @@ def test_state_is_a_copy():
     [
         (
             {"units": 7},
-            r"conv2d/kernel: \(3, 3, 3, 5\) in the checkpoint, \(3, 3, 3, 7\)",
+            r"conv2d/kernel: \(3, 3, 3, 5\) instead of \(3, 3, 3, 7\)",
         ),
         ({"optimizer": "sgd"}, r"adam_w/.*: unknown to this model"),
     ],
@@ -72,3 +72,40 @@ def test_restore_of_another_models_state_changes_nothing(other, message):
 def test_unbuilt_model_is_refused():
     with pytest.raises(ValueError, match="has no variables yet"):
         model_state(keras.Sequential([keras.layers.Dense(2)]))
+
+
+def resizable(size, trainable=True, ema=0.9):
+    inputs = keras.Input((*size, 3))
+    convolution = keras.layers.Conv2D(5, 3)
+    convolution.trainable = trainable
+    x = keras.layers.BatchNormalization()(convolution(inputs))
+    x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    model.compile(build_optimizer("adamw", learning_rate=0.1, ema=ema), "mse")
+    return model
+
+
+def test_weights_are_carried_to_another_size_and_other_frozen_layers():
+    source, target = resizable((6, 4), trainable=False), resizable((9, 7))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        source.train_on_batch(rng.normal(size=(4, 6, 4, 3)), rng.normal(size=(4, 2)))
+    own = [np.array(v) for v in source.variables]
+    carry_weights(source, target)
+    for before, after in zip(own, source.variables, strict=True):
+        np.testing.assert_array_equal(before, after)  # the source keeps its own
+    averages = source.optimizer._model_variables_moving_average
+    paths = [variable.path for variable in source.trainable_variables]
+    by_path = dict(zip(paths, averages, strict=True))
+    for mine, its in zip(source.variables, target.variables, strict=True):
+        np.testing.assert_array_equal(by_path.get(mine.path, mine), its)
+    assert int(target.optimizer.iterations) == 0
+
+
+def test_weights_of_another_shape_are_not_carried():
+    target = build(units=4)
+    before = target.get_weights()
+    with pytest.raises(ValueError, match=r"(?s)do not fit.*instead of.*one image size"):
+        carry_weights(build(units=5), target)
+    for old, new in zip(before, target.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -11,29 +11,137 @@ import numbers
 import os
 from collections.abc import Sequence
 
+from visionkit._quiet import import_keras
 from visionkit._spelling import check_name
 
 # `applications:Name` is any `keras.applications` network, `applications:Name_050` the
-# same at half its width: another one is another line.
+# same at half its width, `keras_cv:name` one of keras-cv: another is another line.
 BACKBONES: dict[str, str] = {
     "lenet5": "visionkit.backbones.lenet:lenet5",
+    "alexnet": "visionkit.backbones.alexnet:alexnet",
+    "alexnet_ungrouped": "visionkit.backbones.alexnet:alexnet_ungrouped",
+    "vgg16": "visionkit.backbones.applications:VGG16",
+    "vgg19": "visionkit.backbones.applications:VGG19",
+    "googlenet": "visionkit.backbones.googlenet:googlenet",
+    "inception_v3": "visionkit.backbones.applications:InceptionV3",
+    "inception_resnet_v2": "visionkit.backbones.applications:InceptionResNetV2",
+    "xception": "visionkit.backbones.applications:Xception",
+    "resnet18": "visionkit.backbones.resnet_basic:resnet18",
+    "resnet34": "visionkit.backbones.resnet_basic:resnet34",
+    "resnet50": "visionkit.backbones.applications:ResNet50",
+    "resnet101": "visionkit.backbones.applications:ResNet101",
+    "resnet152": "visionkit.backbones.applications:ResNet152",
+    "resnet50_v2": "visionkit.backbones.applications:ResNet50V2",
+    "resnet101_v2": "visionkit.backbones.applications:ResNet101V2",
+    "resnet152_v2": "visionkit.backbones.applications:ResNet152V2",
+    "densenet121": "visionkit.backbones.applications:DenseNet121",
+    "densenet169": "visionkit.backbones.applications:DenseNet169",
+    "densenet201": "visionkit.backbones.applications:DenseNet201",
+    "mobilenet_v1": "visionkit.backbones.applications:MobileNet",
+    "mobilenet_v1_025": "visionkit.backbones.applications:MobileNet_025",
+    "mobilenet_v1_050": "visionkit.backbones.applications:MobileNet_050",
+    "mobilenet_v1_075": "visionkit.backbones.applications:MobileNet_075",
     "mobilenet_v2": "visionkit.backbones.applications:MobileNetV2",
     "mobilenet_v2_035": "visionkit.backbones.applications:MobileNetV2_035",
     "mobilenet_v2_050": "visionkit.backbones.applications:MobileNetV2_050",
     "mobilenet_v2_075": "visionkit.backbones.applications:MobileNetV2_075",
     "mobilenet_v2_140": "visionkit.backbones.applications:MobileNetV2_140",
-    "resnet18": "visionkit.backbones.resnet_basic:resnet18",
-    "resnet34": "visionkit.backbones.resnet_basic:resnet34",
-    "resnet50": "visionkit.backbones.applications:ResNet50",
+    "mobilenet_v3_small": "visionkit.backbones.applications:MobileNetV3Small",
+    "mobilenet_v3_large": "visionkit.backbones.applications:MobileNetV3Large",
+    "shufflenet_v2_050": "visionkit.backbones.shufflenet_v2:shufflenet_v2_050",
+    "shufflenet_v2_100": "visionkit.backbones.shufflenet_v2:shufflenet_v2_100",
+    "shufflenet_v2_150": "visionkit.backbones.shufflenet_v2:shufflenet_v2_150",
+    "shufflenet_v2_200": "visionkit.backbones.shufflenet_v2:shufflenet_v2_200",
+    "ghostnet": "visionkit.backbones.ghostnet:ghostnet",
+    "nasnet_mobile": "visionkit.backbones.applications:NASNetMobile",
+    "nasnet_large": "visionkit.backbones.applications:NASNetLarge",
+    "efficientnet_b0": "visionkit.backbones.applications:EfficientNetB0",
+    "efficientnet_b1": "visionkit.backbones.applications:EfficientNetB1",
+    "efficientnet_b2": "visionkit.backbones.applications:EfficientNetB2",
+    "efficientnet_b3": "visionkit.backbones.applications:EfficientNetB3",
+    "efficientnet_b4": "visionkit.backbones.applications:EfficientNetB4",
+    "efficientnet_b5": "visionkit.backbones.applications:EfficientNetB5",
+    "efficientnet_b6": "visionkit.backbones.applications:EfficientNetB6",
+    "efficientnet_b7": "visionkit.backbones.applications:EfficientNetB7",
+    "efficientnet_v2_b0": "visionkit.backbones.applications:EfficientNetV2B0",
+    "efficientnet_v2_b1": "visionkit.backbones.applications:EfficientNetV2B1",
+    "efficientnet_v2_b2": "visionkit.backbones.applications:EfficientNetV2B2",
+    "efficientnet_v2_b3": "visionkit.backbones.applications:EfficientNetV2B3",
+    "efficientnet_v2_s": "visionkit.backbones.applications:EfficientNetV2S",
+    "efficientnet_v2_m": "visionkit.backbones.applications:EfficientNetV2M",
+    "efficientnet_v2_l": "visionkit.backbones.applications:EfficientNetV2L",
+    "convnext_tiny": "visionkit.backbones.applications:ConvNeXtTiny",
+    "convnext_small": "visionkit.backbones.applications:ConvNeXtSmall",
+    "convnext_base": "visionkit.backbones.applications:ConvNeXtBase",
+    "convnext_large": "visionkit.backbones.applications:ConvNeXtLarge",
+    "convnext_xlarge": "visionkit.backbones.applications:ConvNeXtXLarge",
+    "csp_darknet_n": "visionkit.backbones.csp_darknet:csp_darknet_n",
+    "csp_darknet_s": "visionkit.backbones.csp_darknet:csp_darknet_s",
+    "csp_darknet_m": "visionkit.backbones.csp_darknet:csp_darknet_m",
+    "csp_darknet_l": "visionkit.backbones.csp_darknet:csp_darknet_l",
+    "csp_darknet_x": "visionkit.backbones.csp_darknet:csp_darknet_x",
+    "keras_cv.resnet_18": "visionkit.backbones.keras_cv:resnet_18",
+    "keras_cv.resnet_34": "visionkit.backbones.keras_cv:resnet_34",
+    "keras_cv.resnet_50": "visionkit.backbones.keras_cv:resnet_50",
+    "keras_cv.resnet_101": "visionkit.backbones.keras_cv:resnet_101",
+    "keras_cv.resnet_152": "visionkit.backbones.keras_cv:resnet_152",
+    "keras_cv.resnet_v2_18": "visionkit.backbones.keras_cv:resnet_v2_18",
+    "keras_cv.resnet_v2_34": "visionkit.backbones.keras_cv:resnet_v2_34",
+    "keras_cv.resnet_v2_50": "visionkit.backbones.keras_cv:resnet_v2_50",
+    "keras_cv.resnet_v2_101": "visionkit.backbones.keras_cv:resnet_v2_101",
+    "keras_cv.resnet_v2_152": "visionkit.backbones.keras_cv:resnet_v2_152",
+    "keras_cv.densenet_121": "visionkit.backbones.keras_cv:densenet_121",
+    "keras_cv.densenet_169": "visionkit.backbones.keras_cv:densenet_169",
+    "keras_cv.densenet_201": "visionkit.backbones.keras_cv:densenet_201",
+    "keras_cv.csp_darknet_tiny": "visionkit.backbones.keras_cv:csp_darknet_tiny",
+    "keras_cv.csp_darknet_s": "visionkit.backbones.keras_cv:csp_darknet_s",
+    "keras_cv.csp_darknet_m": "visionkit.backbones.keras_cv:csp_darknet_m",
+    "keras_cv.csp_darknet_l": "visionkit.backbones.keras_cv:csp_darknet_l",
+    "keras_cv.csp_darknet_xl": "visionkit.backbones.keras_cv:csp_darknet_xl",
+    "keras_cv.efficientnet_v2_b0": "visionkit.backbones.keras_cv:efficientnet_v2_b0",
+    "keras_cv.efficientnet_v2_s": "visionkit.backbones.keras_cv:efficientnet_v2_s",
+    "keras_cv.mobilenet_v3_small": "visionkit.backbones.keras_cv:mobilenet_v3_small",
+    "keras_cv.mobilenet_v3_large": "visionkit.backbones.keras_cv:mobilenet_v3_large",
 }
 """Name to "module:function". The function takes `imagenet` (bool, default False) and
 returns the network as published, a functional `keras.Model` with static input size
 whose first layers normalise images of 0..255."""
 
-CLASSIFICATION_ONLY = frozenset({"lenet5"})
+CLASSIFICATION_ONLY = frozenset({"lenet5", "alexnet", "alexnet_ungrouped"})
 """Backbones that keep their valid padding, so that their levels are no pyramid."""
 
 OUTPUT_STRIDES = (8, 16, 32)
+
+# Beginnings of the names of backbones whose dilated features would not be the
+# undilated ones on a finer grid, and why. (VGG and DenseNet, which pool late, refuse
+# a stride of 8 while they are rebuilt.)
+_NEVER_DILATED = {
+    "csp_darknet": "its pooling over 5x5 at the end cannot be dilated",
+    "efficientnet": "its squeeze-and-excitation would average over other positions",
+    "ghostnet": "its squeeze-and-excitation would average over other positions",
+    "googlenet": "its modules pool, which cannot be dilated",
+    "inception_v3": "its modules pool, which cannot be dilated",
+    "keras_cv.": "its blocks are closed layers of keras-cv",
+    "mobilenet_v3": "its squeeze-and-excitation would average over other positions",
+    "nasnet": "its cells pool, which cannot be dilated",
+    "xception": "its pooling of 3x3 and its shortcut of 1x1 have grids one pixel apart",
+}
+
+# Layers that may be levels, where the last one at a stride is inside of a block.
+_TAPS = {
+    "inception_v3": r"activation(_[1-4])?|mixed\d+",
+    "inception_resnet_v2": r"activation(_[1-4])?|block(35|17)_\d+_ac",
+    "nasnet_mobile": r"stem_bn1|(reduction|normal)_concat_.*",
+    "nasnet_large": r"stem_bn1|(reduction|normal)_concat_.*",
+    **dict.fromkeys(
+        [f"shufflenet_v2_{width}" for width in ("050", "100", "150", "200")],
+        r"conv1_relu|pool1|stage\d_block\d_out",
+    ),
+    **dict.fromkeys(
+        ("resnet50_v2", "resnet101_v2", "resnet152_v2"),
+        r"conv1_conv|conv\d_block\d+_preact_relu",
+    ),
+}
 
 
 def build_backbone(
@@ -45,6 +153,7 @@ def build_backbone(
     output_stride: int = 32,
     freeze: Sequence[str] = (),
     norm_momentum: float | None = None,
+    stochastic_depth: float | None = None,
 ):
     """A functional `keras.Model` from images to the levels of a feature pyramid.
 
@@ -64,9 +173,14 @@ def build_backbone(
         weights: None (random), "imagenet" (what keras.applications downloads) or the
             path of a `.weights.h5`, `.keras` or legacy `.h5` file, written by this
             backbone or by the keras.applications network with `include_top=False`.
+            Tops are never loaded.
         output_stride: 32, or 16 or 8 to turn the last one or two strides into
             dilation, with the same weights. Levels keep their names: with 16, "P5"
-            has the size of "P4".
+            has the size of "P4". Families in which this would not give the undilated
+            features on a finer grid refuse it: those with squeeze-and-excitation
+            (EfficientNet, MobileNetV3, GhostNet), with poolings inside of late blocks
+            (Inception v1 and v3, NASNet, CSPDarkNet; DenseNet, VGG and
+            Inception-ResNet at 8), Xception and those of keras-cv.
         freeze: Levels such as ("P1", "P2"): every layer up to and including those
             stays fixed, batch normalisation in inference mode. This is saved along.
         norm_momentum: Share of the old running statistics that batch normalisation
@@ -74,6 +188,10 @@ def build_backbone(
             thousand steps to forget the statistics it starts with, which makes
             validation lag behind a short fine-tuning; 0.9 to 0.99 suits that. None
             keeps the published one.
+        stochastic_depth: Share of images for which training leaves out the last
+            residual branch, growing linearly from the first (Huang et al. 2016); 0
+            for none. None keeps what was published: 0.2 in EfficientNets, none
+            elsewhere. Networks without residual additions refuse it.
 
     Returns:
         The model, of Keras' own and registered layers, named `name`.
@@ -82,12 +200,15 @@ def build_backbone(
         ValueError: Unknown name or level, an option out of range, a file that does
             not fit (nothing has been loaded then).
         FileNotFoundError: No file at `weights`.
+        ImportError: A backbone of keras-cv without keras-cv or without TensorFlow.
         ConnectionError: The "imagenet" download failed.
     """
     check_name("backbone", name, BACKBONES)
     shape = _check_shape(image_size, channels)
     _check_output_stride(name, output_stride)
+    _check_options(name, weights, stochastic_depth)
 
+    import_keras()
     from visionkit.backbones.dilate import freeze_levels, rebuild, set_norm_momentum
     from visionkit.backbones.weights import layer_variables, load_file, load_layers
 
@@ -96,7 +217,15 @@ def build_backbone(
     imagenet = isinstance(weights, str) and weights == "imagenet"
     reference = build(imagenet=imagenet)
     pyramid = name not in CLASSIFICATION_ONLY
-    backbone = rebuild(reference, name, shape, output_stride, pyramid=pyramid)
+    backbone = rebuild(
+        reference,
+        name,
+        shape,
+        output_stride,
+        pyramid=pyramid,
+        taps=_TAPS.get(name),
+        stochastic_depth=stochastic_depth,
+    )
     freeze_levels(backbone, freeze)
     if norm_momentum is not None:
         set_norm_momentum(backbone, norm_momentum)
@@ -137,4 +266,28 @@ def _check_output_stride(name: str, output_stride: int) -> None:
         raise ValueError(
             f"{name} serves classification only and cannot be dilated: leave "
             f"`output_stride` at its default. Received: output_stride={output_stride}"
+        )
+    for family, reason in _NEVER_DILATED.items():
+        if name.startswith(family) and output_stride != max(OUTPUT_STRIDES):
+            raise ValueError(
+                f"{name} cannot be dilated exactly: {reason}. Leave `output_stride` at "
+                f"its default. Received: output_stride={output_stride}"
+            )
+
+
+def _check_options(name: str, weights, stochastic_depth: float | None) -> None:
+    """Refuses what the networks of some families would take and do wrongly."""
+    if name.startswith("keras_cv.") and weights not in (None, "imagenet"):
+        raise ValueError(
+            f"The layers of {name} cannot be matched with a file by name. Use "
+            "`weights=None`, then `backbone.load_weights(PATH)` of a file saved by "
+            f"this backbone. Received: weights={weights!r}"
+        )
+    if stochastic_depth and name.startswith(("nasnet", "keras_cv.")):
+        reason = "has cells in place of residual branches"
+        if name.startswith("keras_cv."):
+            reason = "has closed layers of keras-cv for blocks"
+        raise ValueError(
+            f"{name} {reason}, which `stochastic_depth` cannot drop: leave it out. "
+            f"Received: stochastic_depth={stochastic_depth}"
         )

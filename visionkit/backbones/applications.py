@@ -20,6 +20,11 @@ from visionkit.backbones.normalization import ImageNormalization
 REFERENCE_SIZE = (256, 320)
 """Size at which networks are built to be rewritten: even at every stride up to 32."""
 
+# Of ImageNet's training pixels in 0..1. Keras takes the deviation for the variance
+# and divides by its root a second time, which comes to the same.
+_MEAN = np.array([0.485, 0.456, 0.406], "float32")
+_STD = np.array([0.229, 0.224, 0.225], "float32")
+
 
 def __getattr__(name: str) -> Callable[..., keras.Model]:
     application, alpha = re.fullmatch(r"(.+?)(?:_(\d{3}))?", name).groups()
@@ -58,7 +63,10 @@ def build_application(
         # MobileNet says that it takes its 224-pixel weights, which is what we want.
         warnings.filterwarnings("ignore", message=".*input_shape. is undefined")
         if not imagenet:
-            return build(weights=None, **options)
+            network = build(weights=None, **options)
+            if re.fullmatch(r"EfficientNetB\d", application):
+                return _with_published_constants(network)
+            return network
         try:
             return build(weights="imagenet", **options)
         except Exception as error:  # Keras raises a bare Exception when offline.
@@ -66,6 +74,34 @@ def build_application(
                 f"Keras could not fetch the ImageNet weights of {application}: {error} "
                 "Fetch that file elsewhere and give its path: `weights=PATH`."
             ) from error
+
+
+def _with_published_constants(network: keras.Model) -> keras.Model:
+    """EfficientNet (the first) with the normalisation that its ImageNet weights have.
+
+    Keras keeps half of it in the weights file and adds the other half, a `Rescaling`,
+    for `weights="imagenet"` alone: a file given by its path, or random weights, would
+    see images in another range.
+    """
+    layer = next(x for x in network.layers if isinstance(x, keras.layers.Normalization))
+    layer.load_own_variables({"0": _MEAN, "1": _STD, "2": np.zeros((), "int64")})
+    return insert_after(network, layer, keras.layers.Rescaling((_STD**-0.5).tolist()))
+
+
+def insert_after(network: keras.Model, place, layer) -> keras.Model:
+    """A network of the same layers with one more after `place`."""
+
+    def call(operation, *args, **kwargs):
+        outputs = operation(*args, **kwargs)
+        return layer(outputs) if operation is place else outputs
+
+    images = keras.Input(network.inputs[0].shape[1:], name="images", dtype="float32")
+    return keras.models.clone_model(
+        network,
+        input_tensors=keras.tree.pack_sequence_as(network.input, [images]),
+        clone_function=lambda layer: layer,
+        call_function=call,
+    )
 
 
 def _normalization(preprocess_input: Callable) -> ImageNormalization | None:

@@ -6,12 +6,16 @@ with the padding and dilation that its place asks for. Names and weights stay.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
+from visionkit.backbones.channels import ChannelwiseConv2D
 from visionkit.backbones.names import flat_layers, stable_names
 from visionkit.backbones.normalization import ImageNormalization
+from visionkit.backbones.stochastic_depth import ResidualDrops, is_addition, is_drop
 
 _NORMALIZATIONS = (
     ImageNormalization,
@@ -27,13 +31,12 @@ def rebuild(
     output_stride: int = 32,
     *,
     pyramid: bool = True,
+    taps: str | None = None,
+    stochastic_depth: float | None = None,
 ) -> keras.Model:
     """A copy of a network on another input, whose outputs are its levels.
 
-    Dilated features, sampled on the grid of the undilated ones, equal them. Where they
-    cannot: squeeze-and-excitation averages over more positions (EfficientNet,
-    MobileNetV3), and on even sizes a pooling of 3x3 beside a strided 1x1 shortcut
-    (Xception) has its grid one pixel from the shortcut's.
+    Dilated features, sampled on the grid of the undilated ones, equal them.
 
     Args:
         reference: A functional model from images to features.
@@ -43,22 +46,34 @@ def rebuild(
             it are dilated.
         pyramid: Whether paddings are made such that Pn has ceil(size / 2**n) pixels
             on every size; False leaves them as they are.
+        taps: Regular expression of the layers that may be levels, beside the last
+            one. None: any.
+        stochastic_depth: Share of the last residual branch dropped in training; None
+            for what was published.
 
     Returns:
         A model with the outputs {"P1": ..., "P2": ...} and new, random weights.
 
     Raises:
-        ValueError: The network cannot be dilated.
+        ValueError: The network cannot be dilated, or has no residual branches.
     """
     images = keras.Input(input_shape, name="images", dtype="float32")
-    copy = _Copy(images, stable_names(reference), output_stride, pyramid)
+    drops = ResidualDrops(list(flat_layers(reference)), stochastic_depth)
+    copy = _Copy(images, stable_names(reference), output_stride, pyramid, drops)
     keras.models.clone_model(
         reference,
         input_tensors=keras.tree.pack_sequence_as(reference.input, [images]),
         clone_function=lambda layer: layer,  # `copy` makes the new layers
         call_function=copy,
     )
-    return keras.Model(images, copy.levels, name=name)
+    drops.finish(name)
+    last = copy.names[reference.layers[-1].name]
+    levels = {
+        f"P{stride.bit_length() - 1}": tensor
+        for layer, stride, tensor in copy.maps
+        if taps is None or layer == last or re.fullmatch(taps, layer)
+    }
+    return keras.Model(images, dict(sorted(levels.items())), name=name)
 
 
 def set_norm_momentum(backbone: keras.Model, momentum: float) -> None:
@@ -100,18 +115,28 @@ class _Copy:
     """Called with each layer of the reference and its new inputs, in graph order.
 
     Attributes:
-        levels: The last feature map at each stride 2**n, n > 0, so far.
+        maps: (layer, stride, tensor) of the feature maps so far at a stride 2**n > 1.
         strides: Stride of each new tensor relative to the images in the reference.
+        depths: Layers with weights on the longest way from the images to it.
         unpadded: For each output of a `ZeroPadding2D`, its input and its padding.
     """
 
-    def __init__(self, images, names: dict, output_stride: int, pyramid: bool):
+    def __init__(
+        self,
+        images,
+        names: dict,
+        output_stride: int,
+        pyramid: bool,
+        drops: ResidualDrops,
+    ):
         self.names = names
-        self.levels = {}
+        self.maps = []
         self.strides = {images: 1}
+        self.depths = {images: 0}
         self.unpadded = {}
         self.output_stride = output_stride
         self.pyramid = pyramid
+        self.drops = drops
         self.channels = images.shape[-1]
 
     def __call__(self, layer, *args, **kwargs):
@@ -120,24 +145,49 @@ class _Copy:
             for inner in layer.layers:
                 outputs = self(inner, outputs)
             return outputs
-        tensors = [x for x in keras.tree.flatten((args, kwargs)) if x in self.strides]
+        tensors = [x for x in keras.tree.flatten((args, kwargs)) if _is_tensor(x)]
         stride = max(self.strides[x] for x in tensors)
+        depth = max(self.depths[x] for x in tensors)
+        if is_addition(layer) and len(tensors) == 2:
+            args, kwargs = self.drops.drop(self.depths, args, kwargs)
         if not isinstance(layer, keras.Layer):  # an operation such as `a + b`
             outputs = layer(*args, **kwargs)
+            if type(layer).__name__ == "GetItem":  # such as `images[:, ::2, ::2]`
+                stride *= round(layer.input.shape[1] / layer.output.shape[1])
         else:
+            depth += bool(layer.weights)
             config = {**layer.get_config(), "name": self.names[layer.name]}
-            if isinstance(layer, _NORMALIZATIONS) and self.channels != 3:
-                _average_channels(config)
-            if "strides" in config:
+            if isinstance(layer, _NORMALIZATIONS):
+                config["dtype"] = "float32"
+                if self.channels != 3:
+                    _average_channels(config)
+            if "strides" in config and "padding" in config:
                 args = self._adapt(layer.name, config, stride, *args)
                 stride *= max(layer.strides)
-            outputs = type(layer).from_config(config)(*args, **kwargs)
+            elif type(layer).__module__.startswith("keras_cv"):
+                stride *= round(layer.input.shape[1] / layer.output.shape[1])
+            outputs = self._copy(layer, config)(*args, **kwargs)
         self.strides[outputs] = stride
+        self.depths[outputs] = depth
         if isinstance(layer, keras.layers.ZeroPadding2D):
             self.unpadded[outputs] = (args[0], layer.padding)
         elif len(outputs.shape) == 4 and stride > 1 and stride & (stride - 1) == 0:
-            self.levels[f"P{stride.bit_length() - 1}"] = outputs
+            name = self.names.get(layer.name, layer.name)
+            self.maps.append((name, stride, outputs))
         return outputs
+
+    def _copy(self, layer, config: dict) -> keras.Layer:
+        """A layer of this config, or one that does the same and saves or runs."""
+        if is_drop(layer):
+            return self.drops.own(config)
+        if isinstance(layer, keras.layers.Lambda):  # the only one is keras-cv's SiLU
+            return keras.layers.Activation("silu", name=config["name"])
+        if type(layer) is keras.layers.Conv2D and 1 < layer.groups == layer.filters:
+            return ChannelwiseConv2D.from_config(config)
+        copy = type(layer).from_config(config)
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            _copy_statistics(layer, copy, self.channels)
+        return copy
 
     def _adapt(self, name: str, config: dict, stride: int, x) -> tuple:
         """Adapts the config of a convolution or pooling; returns its arguments.
@@ -162,6 +212,10 @@ class _Copy:
                     f"Received: output_stride={self.output_stride}"
                 )
             config["dilation_rate"] = tuple(rate * d for d in config["dilation_rate"])
+            if window % 2 == 0:  # `same` would centre what a stride does not
+                padding = ((0, rate * (window - 1)),) * 2
+                config["padding"] = "valid"
+                return (keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x),)
         # Symmetric padding before a stride has its own alignment, which the weights
         # know. All other paddings are what `same` does on an even size, but unlike it
         # they were computed for one size.
@@ -171,6 +225,19 @@ class _Copy:
             config["padding"] = "same"
             return (unpadded,)
         return (x,)
+
+
+def _is_tensor(value) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def _copy_statistics(layer, copy, channels: int) -> None:
+    """Gives a learnt normalisation of colours its constants, averaged if need be."""
+    mean, variance, count = layer.get_weights()
+    if channels != 3:
+        mean, variance = (np.full(channels, x.mean()) for x in (mean, variance))
+    copy.build((None, None, None, channels))
+    copy.load_own_variables({"0": mean, "1": variance, "2": count})
 
 
 def _average_channels(config: dict) -> None:

@@ -31,7 +31,10 @@ def stable_names(model: keras.Model) -> dict[str, str]:
         base, number = re.fullmatch(r"(.+?)(?:_(\d+))?", layer.name).groups()
         if base.replace("_", "") == type(layer).__name__.lower():
             numbered[base].append((int(number or 0), layer.name))
+    # Operations such as `x * y` cannot be renamed, and Keras wants names to differ.
+    taken = {x.name for x in model.operations if not isinstance(x, keras.Layer)}
     for base, layers in numbered.items():
         for i, (_, name) in enumerate(sorted(layers)):
-            names[name] = f"{base}_{i}" if i else base
+            stable = f"{base}_{i}" if i else base
+            names[name] = f"{stable}_layer" if stable in taken else stable
     return names

@@ -7,6 +7,7 @@ import importlib
 _PUBLIC = {
     "DataReport": "visionkit.data.report",
     "Order": "visionkit.data.pipeline",
+    "Oversampled": "visionkit.data.sources.balance",
     "SOURCES": "visionkit.data.sources",
     "build_source": "visionkit.data.sources",
     "make_dataset": "visionkit.data.pipeline",

@@ -1,85 +1,53 @@
-"""The dataset doctor: what is wrong with a data set, before it costs a training.
-
-A rule is a function from a `Scan` to findings. `RULES` says which rules a task has; a
-new task adds its own.
-"""
+"""The dataset doctor: what is wrong with a data set, before it costs a training."""
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import functools
 import os
-from collections.abc import Iterator
 
 import numpy as np
 
+from visionkit._quiet import quiet_start
 from visionkit.data.check_report import CheckReport, Finding
+from visionkit.data.check_rules import COMMON_RULES, RULES, Scan, count
 from visionkit.data.fingerprints import content_ids, parallel_map
 from visionkit.data.headers import BadImage, ImageHeader, inspect_image
-from visionkit.data.report import MAX_BAD, DataReport
-from visionkit.data.sources.base import Skip, Source
-
-MAX_IMBALANCE = 10
-"""Images of the largest class per image of the smallest before a warning."""
-
-_ADVICE = {
-    "image.16bit": "used, reduced to 8 bits",
-    "image.alpha": "used, the alpha channel is dropped",
-    "image.cmyk": "used, converted to RGB with approximate colors",
-    "image.exif_rotated": "turned upright, unless `exif: ignore`",
-    "image.extension": "used; the content is of another format than the suffix says",
-    "image.grey": "used, the grey channel is repeated where RGB is asked for",
-}
+from visionkit.data.report import DataReport
+from visionkit.data.sources.base import Source
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
-    """What was read of a source, for the rules to look at.
+def check_data(
+    train: Source,
+    validation: Source,
+    *,
+    deep: bool = False,
+    reports: dict[str, DataReport] | None = None,
+) -> dict[str, CheckReport]:
+    """Examines two splits, each by itself and against the other, in one go.
 
-    Attributes:
-        source: The source.
-        headers: Per record its header, or why it cannot be used.
-        contents: (N,) int64; records of one number hold the same bytes.
+    Args:
+        train: The training split.
+        validation: The validation split.
+        deep: As for `check_source`.
+        reports: The run's reports by "train" and "validation".
+
+    Returns:
+        Reports by "train", "validation" and "train and validation".
     """
-
-    source: Source
-    headers: list[ImageHeader | BadImage]
-    contents: np.ndarray
-
-    @functools.cached_property
-    def used(self) -> np.ndarray:
-        """(N,) bool, the records that can be used."""
-        return np.array([isinstance(h, ImageHeader) for h in self.headers], bool)
-
-    @functools.cached_property
-    def skips(self) -> list[Skip]:
-        """What is not used: left out by the listing, or unreadable."""
-        bad = np.flatnonzero(~self.used).tolist()
-        return self.source.skipped + [
-            Skip(self.name(i), self.headers[i].rule, self.headers[i].detail)
-            for i in bad
-        ]
-
-    @functools.cached_property
-    def notes(self) -> dict[str, list[int]]:
-        """Note -> the records it holds for."""
-        notes = collections.defaultdict(list)
-        for index in np.flatnonzero(self.used).tolist():
-            path = self.source.record(index).get("path")
-            for note in self.headers[index].notes(path):
-                notes[note].append(index)
-        return dict(sorted(notes.items()))
-
-    @functools.cached_property
-    def class_counts(self) -> np.ndarray:
-        """(num_classes,) int64, used images of each class (classification)."""
-        labels = self.source.labels()[self.used]
-        return np.bincount(labels, minlength=self.source.info.num_classes)
-
-    def name(self, index: int) -> str:
-        """What a message calls the record."""
-        return self.source.record_name(index)
+    splits = {"train": train, "validation": validation}
+    contents = content_ids(train.origin, validation.origin)
+    found = {
+        name: check_source(
+            source,
+            name=name,
+            deep=deep,
+            report=(reports or {}).get(name),
+            contents=ids,
+        )
+        for (name, source), ids in zip(splits.items(), contents, strict=True)
+    }
+    found["train and validation"] = check_splits(train, validation, contents)
+    return found
 
 
 def check_source(
@@ -88,6 +56,7 @@ def check_source(
     name: str = "train",
     deep: bool = False,
     report: DataReport | None = None,
+    contents: np.ndarray | None = None,
     workers: int | None = None,
 ) -> CheckReport:
     """Examines every record of a source.
@@ -102,14 +71,17 @@ def check_source(
             damage within the pixels.
         report: The run's report; it is told which records are unreadable, and raises
             where they are too many.
+        contents: The source's `content_ids`, if they are known already.
         workers: Threads; default four per core, 32 at most.
 
     Returns:
         A `CheckReport`.
     """
+    source = source.origin  # records that are repeated on purpose are no copies
     examine = functools.partial(_examine, source, decode=_decoder() if deep else None)
     headers = parallel_map(examine, range(len(source)), workers)
-    (contents,) = content_ids(source, workers=workers)
+    if contents is None:
+        (contents,) = content_ids(source, workers=workers)
     scan = Scan(source, headers, contents)
     if report is not None:
         bad = np.flatnonzero(~scan.used).tolist()
@@ -118,17 +90,23 @@ def check_source(
         )
     rules = (*COMMON_RULES, *RULES.get(source.info.task, ()))
     findings = [finding for rule in rules for finding in rule(scan)]
-    return CheckReport(name, findings, _counts(scan))
+    return CheckReport(name, findings, count(scan))
 
 
-def check_splits(train: Source, validation: Source) -> CheckReport:
+def check_splits(train: Source, validation: Source, contents=None) -> CheckReport:
     """Looks for images that are in both splits, byte for byte.
+
+    Args:
+        train: The training split.
+        validation: The validation split.
+        contents: `content_ids` of both, if they are known already.
 
     Returns:
         A `CheckReport` with the errors `leak.exact` and `label.conflict`; their names
         are pairs, "training image = validation image".
     """
-    left, right = content_ids(train, validation)
+    train, validation = train.origin, validation.origin
+    left, right = contents or content_ids(train, validation)
     shared, first, _ = np.intersect1d(left, right, return_indices=True)
     ours = dict(zip(shared.tolist(), first.tolist(), strict=True))
     leaks = [
@@ -151,7 +129,7 @@ def check_splits(train: Source, validation: Source) -> CheckReport:
     )
     a, b = train.labels(), validation.labels()
     if a is not None and b is not None:
-        conflicts = [(i, j) for i, j in leaks if a[i] != b[j]]
+        conflicts = [(i, j) for i, j in leaks if not np.array_equal(a[i], b[j])]
         message = f"{len(conflicts)} of them have another label there"
         findings += finding("label.conflict", conflicts, message)
     counts = {"train": len(train), "validation": len(validation), "shared": len(leaks)}
@@ -181,7 +159,8 @@ def _read(path: str) -> bytes:
 
 def _decoder():
     """A function that decodes encoded bytes as the training does, or `BadImage`."""
-    import tensorflow as tf
+    with quiet_start():
+        import tensorflow as tf
 
     from visionkit.data.decode import decode_image
 
@@ -199,106 +178,3 @@ def _decoder():
             raise BadImage("image.corrupt", detail) from error
 
     return check
-
-
-def _bad_images(scan: Scan) -> Iterator[Finding]:
-    """A finding per rule by which images are skipped."""
-    total = len(scan.headers) + len(scan.source.skipped)
-    level = "error" if len(scan.skips) > MAX_BAD * total else "warning"
-    by_rule = collections.defaultdict(list)
-    for skip in scan.skips:
-        by_rule[skip.rule].append(f"{skip.name}: {skip.detail}")
-    for rule, names in sorted(by_rule.items()):
-        message = f"{len(names)} of {total} images cannot be used; mend or remove them"
-        yield Finding(level, rule, tuple(names), message)
-
-
-def _notes(scan: Scan) -> Iterator[Finding]:
-    for note, indices in scan.notes.items():
-        names = tuple(scan.name(index) for index in indices)
-        yield Finding("note", note, names, f"{len(names)} images: {_ADVICE[note]}")
-
-
-def _duplicates(scan: Scan) -> Iterator[Finding]:
-    groups = _equal_groups(scan)
-    copies = sum(len(group) - 1 for group in groups)
-    if copies:
-        names = tuple(" = ".join(map(scan.name, group)) for group in groups)
-        message = f"{copies} images are copies of others, byte for byte"
-        yield Finding("warning", "duplicate.exact", names, message)
-
-
-def _label_conflicts(scan: Scan) -> Iterator[Finding]:
-    labels, classes = scan.source.labels(), scan.source.info.class_names
-    names = tuple(
-        " = ".join(f"{scan.name(i)} ({classes[labels[i]]})" for i in group)
-        for group in _equal_groups(scan)
-        if len(set(labels[group].tolist())) > 1
-    )
-    if names:
-        message = f"{len(names)} images lie in more than one class; keep one of each"
-        yield Finding("error", "label.conflict", names, message)
-
-
-def _class_balance(scan: Scan) -> Iterator[Finding]:
-    names = np.array(scan.source.info.class_names, object)
-    counts = scan.class_counts
-    empty = tuple(names[counts == 0].tolist())
-    if empty:
-        message = f"{len(empty)} of {len(names)} classes have no image that can be used"
-        yield Finding("warning", "class.empty", empty, message)
-    ratio = _imbalance(counts)
-    if ratio > MAX_IMBALANCE:
-        ends = [counts.argmax(), np.where(counts, counts, counts.max() + 1).argmin()]
-        most, fewest = (f"{names[i]!r} ({counts[i]})" for i in ends)
-        message = (
-            f"{most} has {ratio:.1f} times the images of {fewest}; look at the "
-            "score of each class, and collect more of the rare ones"
-        )
-        yield Finding("warning", "class.imbalance", (), message)
-
-
-def _imbalance(counts: np.ndarray) -> float:
-    """Largest over smallest class, of those with images."""
-    present = counts[counts > 0]
-    return float(present.max() / present.min()) if len(present) else 1.0
-
-
-def _equal_groups(scan: Scan) -> list[list[int]]:
-    """Groups of two and more usable records of the same bytes."""
-    indices = np.flatnonzero(scan.used)
-    indices = indices[np.argsort(scan.contents[indices], kind="stable")]
-    edges = np.flatnonzero(np.diff(scan.contents[indices])) + 1
-    return [group.tolist() for group in np.split(indices, edges) if len(group) > 1]
-
-
-def _counts(scan: Scan) -> dict:
-    headers = [header for header in scan.headers if isinstance(header, ImageHeader)]
-    counts = {
-        "read": len(scan.headers) + len(scan.source.skipped),
-        "used": len(headers),
-        "skipped": dict(collections.Counter(skip.rule for skip in scan.skips)),
-        "notes": {note: len(indices) for note, indices in scan.notes.items()},
-        "formats": dict(collections.Counter(header.format for header in headers)),
-    }
-    if headers:
-        sizes = np.array([header.upright_size for header in headers])
-        low, middle, high = sizes.min(0), np.median(sizes, 0), sizes.max(0)
-        for axis, side in enumerate(("height", "width")):
-            counts[side] = {
-                "min": int(low[axis]),
-                "median": float(middle[axis]),
-                "max": int(high[axis]),
-            }
-    if scan.source.info.task == "classification":
-        names = scan.source.info.class_names
-        counts["classes"] = dict(zip(names, scan.class_counts.tolist(), strict=True))
-        counts["imbalance"] = round(_imbalance(scan.class_counts), 2)
-    return counts
-
-
-COMMON_RULES = (_bad_images, _notes, _duplicates)
-"""Rules of every task."""
-
-RULES = {"classification": (_label_conflicts, _class_balance)}
-"""Task -> its own rules."""

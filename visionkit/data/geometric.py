@@ -81,6 +81,7 @@ class Crop:
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    stage = "decode"
 
     def __post_init__(self):
         check_pair("scale", self.scale, 0, 1)

@@ -25,11 +25,13 @@ class Order:
         seed: Of the shuffle and of every transform.
         start_epoch: Epochs that are done.
         start_step: Steps of the epoch `start_epoch` that are done.
+        epochs: Of the whole training; only `off_last_epochs` of a transform needs it.
     """
 
     seed: int
     start_epoch: int = 0
     start_step: int = 0
+    epochs: int | None = None
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
@@ -47,8 +49,9 @@ def training_records(source: Source, order: Order, batch_size: int, bad=()):
         source: Where the records are.
         order: Seed and place.
         batch_size: Records per step.
-        bad: Indices known to be unreadable. They are left out before positions are
-            counted, so a resumed stream goes on as the first run would have.
+        bad: Indices in `source.origin` known to be unreadable. They are left out
+            before positions are counted, so a resumed stream goes on as the first run
+            would have.
 
     Returns:
         A `tf.data.Dataset` of `Source.raw_dataset`'s dicts with "seed" (2,) int64.
@@ -56,11 +59,11 @@ def training_records(source: Source, order: Order, batch_size: int, bad=()):
     Raises:
         ValueError: No record is usable.
     """
-    usable = len(source) - len(bad)
+    usable = len(source) - int(np.isin(source.origin_indices(), bad).sum())
     if usable < 1:
         raise ValueError(
             "Training needs at least one readable record. Received: a source of "
-            f"{len(source)} records, {len(bad)} of them unreadable"
+            f"{len(source)} records, {len(source) - usable} of them unreadable"
         )
     step = order.start_epoch * steps_per_epoch(source, batch_size) + order.start_step
     first, done = divmod(step * batch_size, usable)
@@ -85,11 +88,16 @@ def evaluation_records(source: Source, bad=()):
 
 
 def without(records, bad):
-    """The data set `records` without those whose "index" is in `bad`."""
+    """The data set `records` without those of which the origin is in `bad`."""
     if not bad:
         return records
     bad = tf.constant(sorted(bad), tf.int64)
-    return records.filter(lambda record: tf.reduce_all(record["index"] != bad))
+    return records.filter(lambda record: tf.reduce_all(origin_of(record) != bad))
+
+
+def origin_of(record):
+    """() int64, the record's index in the source that is reported on."""
+    return record.get("origin", record["index"])
 
 
 def batch_names(

@@ -11,6 +11,7 @@ import math
 from visionkit.data.decode import GREY_WEIGHTS
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
 from visionkit.data.geometric import Crop
+from visionkit.data.image_ops import select
 from visionkit.data.lazy import tf
 from visionkit.types import VOID_CLASS
 
@@ -31,7 +32,7 @@ class Color:
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.0
-    after_resize = True
+    stage = "input"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -88,7 +89,7 @@ class Erase:
     p: float = 0.5
     area: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
-    after_resize = True
+    stage = "input"
 
     def __post_init__(self):
         check_share("p", self.p)
@@ -113,7 +114,7 @@ class Erase:
             noise = tf.cast(noise, tf.uint8)
             out = {
                 **sample,
-                "images": tf.where(inside[..., None], noise, sample["images"]),
+                "images": select(inside[..., None], noise, sample["images"]),
             }
             if "segmentation_masks" in sample:
                 void = tf.constant(VOID_CLASS, tf.uint8)

@@ -5,11 +5,12 @@ The one place where the order of the steps is decided, each with its reason:
 1. Records are shuffled as indices: a global shuffle that costs no memory.
 2. Reading and decoding is protected per record: a broken file is reported and the next
    record takes its place. A random crop is part of the decoding.
-3. Transforms that move pixels, at the image's own size.
-4. Resize, the same function as in prediction and export, to uint8.
-5. Transforms that change values, on the fewer pixels that are left.
-6. Boxes are mapped once, by the composed geometry, and padded to a static number.
-7. Batch and prefetch; pixels stay uint8 until the device.
+3. Albumentations' transforms, as one group, in worker processes.
+4. Transforms that move pixels, at the image's own size.
+5. Resize, the same function as in prediction and export, to uint8.
+6. Transforms that change values, on the fewer pixels that are left.
+7. Boxes are mapped once, by the composed geometry, and padded to a static number.
+8. Batch, mix the images of a batch, and prefetch; pixels stay uint8 until the device.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from visionkit.data.geometric import Crop, move
+from visionkit.data.geometric import move
+from visionkit.data.mixing import mix_batches
 from visionkit.data.order import (
     Order,
     batch_names,
@@ -29,8 +31,13 @@ from visionkit.data.reading import read_sample, read_samples
 from visionkit.data.report import DataReport
 from visionkit.data.resize import resize_image, resize_mask
 from visionkit.data.sources.base import Source
-from visionkit.data.targets import choose_max_boxes, count_boxes, make_target
-from visionkit.data.transforms import check_order
+from visionkit.data.targets import (
+    choose_max_boxes,
+    count_boxes,
+    make_target,
+    simplify,
+)
+from visionkit.data.transforms import check_order, check_task, check_training, stage_of
 from visionkit.types import Preprocessing
 
 __all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
@@ -59,8 +66,8 @@ def make_dataset(
         order: For training: an endless stream with a static batch size, see
             `steps_per_epoch`. None for evaluation: each record once, in order, the
             last batch possibly smaller.
-        report: Knows which records are unreadable and is told of new ones; one with
-            the default limit is made when omitted.
+        report: Knows which records of `source.origin` are unreadable and is told of
+            new ones; one with the default limit is made when omitted.
         with_ids: Makes the target a dict with "image_id" (B,) int32 and "image_size"
             (B, 2) int32, the original (height, width).
         max_boxes: Boxes to pad to; the source's largest number, at most 400, when
@@ -69,23 +76,27 @@ def make_dataset(
     Returns:
         A `tf.data.Dataset` of (images, target): images (B, h, w, C) uint8; the target
         by the source's task:
-        classification: labels (B,) int32, with ids {"labels": ...};
+        classification: labels (B,) int32, with ids {"labels": ...}; (B, K) float32
+        where the source has many labels per image, or a transform mixes images;
         semantic segmentation: (B, h, w) uint8 class ids, 255 = void, with ids
         {"segmentation_masks": ...};
         detection and instance segmentation: {"boxes": (B, M, 4) float32 xyxy pixels of
         the input, "labels": (B, M) int32}, label -1 in padded rows.
 
     Raises:
-        ValueError: No usable record, a wrong batch size, or `crop` not first.
+        ValueError: No usable record, a wrong batch size, or transforms that are in a
+            wrong order or not for this task.
     """
     if batch_size < 1:
         raise ValueError(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
+    task = source.info.task
     check_order(transforms)
+    check_task(transforms, task)
+    check_training(transforms, order)
     report = report or DataReport(source)
     report.check()
-    task = source.info.task
     counts = count_boxes(source) if task in BOX_TASKS else None
     if counts is not None:
         max_boxes = max_boxes or choose_max_boxes(counts)
@@ -96,19 +107,39 @@ def make_dataset(
         records = evaluation_records(source, report.bad_indices)
     else:
         records = training_records(source, order, batch_size, report.bad_indices)
-    crop = next((t for t in transforms if isinstance(t, Crop)), None)
+    stages = {stage: _at(stage, transforms) for stage in ("decode", "pool", "batch")}
 
     def read(record):
-        return read_sample(record, preprocessing, crop)
+        return read_sample(record, preprocessing, *stages["decode"])
 
     def finish(sample):
         sample = augment_and_resize(sample, preprocessing, transforms)
-        return sample["images"], make_target(sample, task, max_boxes, with_ids)
+        target = make_target(sample, task, max_boxes, with_ids)
+        if stages["batch"]:
+            return sample["images"], target, sample["seed"]
+        return sample["images"], simplify(target)
 
     dataset = read_samples(records, read, report)
+    for group in stages["pool"]:
+        dataset = _run_in_pool(dataset, source, group)
     dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=order is not None)
+    if stages["batch"]:
+        steps = steps_per_epoch(source, batch_size)
+        dataset = mix_batches(
+            dataset, stages["batch"], order, steps, source.info.num_classes
+        ).map(lambda images, target: (images, simplify(target)))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _at(stage: str, transforms) -> list:
+    return [transform for transform in transforms if stage_of(transform) == stage]
+
+
+def _run_in_pool(dataset, source: Source, group):
+    from visionkit.data.albumentations import AlbumentationsPool
+
+    return AlbumentationsPool(list(group.specs)).apply(dataset, source.origin)
 
 
 def augment_and_resize(sample, preprocessing: Preprocessing, transforms=()):
@@ -117,7 +148,8 @@ def augment_and_resize(sample, preprocessing: Preprocessing, transforms=()):
     Args:
         sample: As `reading.read_sample` returns it.
         preprocessing: Mode and size.
-        transforms: The whole list; a `Crop` in it is already done.
+        transforms: The whole list; what runs before is done, what runs on the batch
+            is still to come.
 
     Returns:
         The sample with "images" (h, w, C) uint8; boxes still in original pixels.
@@ -125,9 +157,9 @@ def augment_and_resize(sample, preprocessing: Preprocessing, transforms=()):
     late = []
     for position, transform in enumerate(transforms):
         seed = tf.random.fold_in(sample["seed"], position)
-        if getattr(transform, "after_resize", False):
+        if stage_of(transform) == "input":
             late.append((transform, seed))
-        elif not isinstance(transform, Crop):
+        elif stage_of(transform) == "pixels":
             sample = transform(sample, seed)
     images, placement = resize_image(sample["images"], preprocessing)
     if "segmentation_masks" in sample:

@@ -10,6 +10,7 @@ from visionkit.data.decode import decode_and_crop, decode_image
 from visionkit.data.geometric import cut, start_geometry
 from visionkit.data.graph_headers import is_sixteen_bit, require
 from visionkit.data.index_masks import decode_index_mask
+from visionkit.data.order import origin_of
 from visionkit.data.report import DataReport, diagnose
 from visionkit.types import Preprocessing
 
@@ -48,7 +49,7 @@ def read_sample(record, preprocessing: Preprocessing, crop=None):
         )
     sample = {
         "seed": record["seed"],
-        "image_id": tf.cast(record["index"], tf.int32),
+        "image_id": tf.cast(origin_of(record), tf.int32),
         "image_size": size,
         "event": tf.where(is_sixteen_bit(encoded), NOTED, FINE),
         **start_geometry(size),
@@ -67,7 +68,9 @@ def _annotations(record, size):
     """The annotations under the sample's names."""
     out = {}
     if "label" in record:
-        out["labels"] = tf.cast(record["label"], tf.int32)
+        label = record["label"]
+        many = label.dtype.is_floating
+        out["labels"] = label if many else tf.cast(label, tf.int32)
     if "boxes" in record:
         boxes = {key: record[key] for key in BOX_COLUMNS if key in record}
         out["bounding_boxes"] = {**boxes, "labels": record["box_labels"]}
@@ -106,7 +109,7 @@ def read_samples(records, read, report: DataReport):
 
         def marker(_):
             empty = tf.nest.map_structure(_empty, spec)
-            index = tf.cast(record["index"], tf.int32)
+            index = tf.cast(origin_of(record), tf.int32)
             return {**empty, "event": tf.constant(BROKEN), "image_id": index}
 
         markers = tf.data.Dataset.range(1).map(marker)

@@ -23,7 +23,7 @@ class DataReport:
     to use from several threads.
 
     Args:
-        source: The source that the run reads.
+        source: The source that the run reads; the report is about its `origin`.
         max_bad: Largest share of its records that may be unreadable.
 
     Attributes:
@@ -35,7 +35,7 @@ class DataReport:
             raise ValueError(
                 f"`max_bad` must be a share in [0, 1]. Received: max_bad={max_bad}"
             )
-        self.source = source
+        self.source = source.origin
         self.max_bad = max_bad
         self.bad: dict[int, tuple[str, str, str]] = {}
         self._notes: dict[str, set[int] | int] = {}
@@ -138,13 +138,9 @@ class DataReport:
         )
 
     def to_dict(self) -> dict:
-        """A JSON-ready dict with all counts and names; `restore` reads it back."""
+        """A JSON-ready dict with all counts and the names of what is not used."""
         with self._lock:
             bad = [[index, *what] for index, what in sorted(self.bad.items())]
-            notes = {
-                rule: found if isinstance(found, int) else sorted(found)
-                for rule, found in sorted(self._notes.items())
-            }
         return {
             "read": self.read,
             "used": self.used,
@@ -153,7 +149,7 @@ class DataReport:
                 for rule, items in self.skipped.items()
             },
             "notes": self.notes,
-            "state": {"records": len(self.source), "bad": bad, "notes": notes},
+            "state": {"records": len(self.source), "bad": bad},
         }
 
     def restore(self, report: dict) -> None:
@@ -170,10 +166,6 @@ class DataReport:
             )
         with self._lock:
             self.bad = {index: tuple(what) for index, *what in state["bad"]}
-            self._notes = {
-                rule: found if isinstance(found, int) else set(found)
-                for rule, found in state["notes"].items()
-            }
 
 
 def diagnose(record, error: str = "") -> tuple[str, str]:

@@ -16,7 +16,8 @@ def split_source(
     Where there are labels, the split is stratified: `round(fraction * n)` of a class's
     n images are held back, at least one, and at least one is left. Images of equal
     bytes (copies, hard and symbolic links) stay on one side; only where such groups
-    leave no other choice the counts differ from those above.
+    leave no other choice the counts differ from those above. An image of many labels
+    counts as one of its rarest.
 
     Args:
         source: What to split.
@@ -35,10 +36,7 @@ def split_source(
             f"e.g. 0.2. Received: fraction={fraction}"
         )
     (groups,) = content_ids(source)
-    labels = source.labels()
-    held = stratified_mask(
-        np.zeros(len(source), int) if labels is None else labels, fraction, seed, groups
-    )
+    held = stratified_mask(_strata(source), fraction, seed, groups)
     if not held.any() or held.all():
         side = "training" if held.any() else "validation"
         raise ValueError(
@@ -49,6 +47,19 @@ def split_source(
     train = Subset(source, np.flatnonzero(~held), "train")
     train.skipped = source.skipped  # the listing's, counted once
     return train, Subset(source, np.flatnonzero(held), "validation")
+
+
+def _strata(source: Source) -> np.ndarray:
+    """(len,) int, the class that each record counts as."""
+    labels = source.labels()
+    if labels is None:
+        return np.zeros(len(source), int)
+    if labels.ndim == 1:
+        return labels
+    # Rarest first; images without any label are a class of their own.
+    rarest = np.argsort(source.class_counts(), kind="stable")
+    some = labels[:, rarest] > 0
+    return np.where(some.any(axis=1), rarest[some.argmax(axis=1)], -1)
 
 
 def stratified_mask(

@@ -32,8 +32,8 @@ def choose_max_boxes(counts) -> int:
     return min(MAX_BOXES, -(-int(counts.max(initial=1)) // 8) * 8)
 
 
-def make_target(sample, task: str, max_boxes: int | None, with_ids: bool):
-    """The ground truth of one sample; see `pipeline.make_dataset` for its form."""
+def make_target(sample, task: str, max_boxes: int | None, with_ids: bool) -> dict:
+    """The ground truth of one sample, by name; see `simplify`."""
     if task == "classification":
         target = {"labels": sample["labels"]}
     elif task == "semantic_segmentation":
@@ -42,6 +42,11 @@ def make_target(sample, task: str, max_boxes: int | None, with_ids: bool):
         target = pad_boxes(map_boxes(sample), max_boxes)
     if with_ids:
         return {**target, **{key: sample[key] for key in ("image_id", "image_size")}}
+    return target
+
+
+def simplify(target: dict):
+    """The target as a loss reads it: the one tensor, or the dict of several."""
     return target if len(target) > 1 else next(iter(target.values()))
 
 

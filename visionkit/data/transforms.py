@@ -1,7 +1,15 @@
 """The table of augmentations, and how a recipe's list becomes objects.
 
 A transform draws from its `seed` (2,) alone, so a sample depends only on the run's
-seed, the epoch and the record.
+seed, the epoch and the record. Where in the pipeline it runs is its `stage`:
+
+    decode: fused with the decoding (`crop`)
+    pool: in worker processes (albumentations' transforms, as one group)
+    pixels: at the image's own size, the default
+    input: behind the resize, at the size of the model's input
+    batch: on the finished batch, in training alone
+
+Within a stage the order is that of the list.
 """
 
 from __future__ import annotations
@@ -9,8 +17,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 
+from visionkit.data.auto_augment import AutoAugment, RandAugment
 from visionkit.data.geometric import Crop, Flip, ScaleJitter
+from visionkit.data.mixing import CutMix, MixUp
 from visionkit.data.photometric import Color, Erase
+from visionkit.data.policies import policy_items
 
 TRANSFORMS = {
     "crop": Crop,
@@ -18,35 +29,116 @@ TRANSFORMS = {
     "scale_jitter": ScaleJitter,
     "color": Color,
     "erase": Erase,
+    "rand_augment": RandAugment,
+    "auto_augment": AutoAugment,
+    "mixup": MixUp,
+    "cutmix": CutMix,
 }
 
 
-def build_transforms(items) -> tuple:
-    """The transforms that a recipe lists.
+@dataclasses.dataclass(frozen=True)
+class Albumentations:
+    """A group of albumentations' transforms, run in worker processes.
+
+    Args:
+        specs: (name, options) of each, in order.
+    """
+
+    specs: tuple[tuple[str, dict], ...]
+    stage = "pool"
+
+
+def stage_of(transform) -> str:
+    """Where in the pipeline a transform runs."""
+    return getattr(transform, "stage", "pixels")
+
+
+def build_transforms(items, task: str | None = None) -> tuple:
+    """The transforms that a recipe's `augment` means.
 
     Args:
         items: Names, or one-key dicts from a name to its options:
-            `["crop", {"flip": {"p": 0.5}}]`.
+            `["crop", {"flip": {"p": 0.5}}]`. Names in CamelCase are albumentations'.
+            Or the name of a policy: "none", "light" or "strong".
+        task: What the transforms are for; each must be able to do it. None checks
+            nothing.
 
     Raises:
-        ValueError: Unknown name or option, or `crop` not in the first place.
+        ValueError: Unknown name or option, an order or a task that is not legal.
     """
-    transforms = tuple(_build(item) for item in items or ())
+    if isinstance(items, str):
+        items = policy_items(items, task)
+    transforms: list = []
+    for name, options in map(_parse, items or ()):
+        if not name[:1].isupper():
+            transforms.append(_build(name, options))
+            continue
+        before = ()
+        if transforms and isinstance(transforms[-1], Albumentations):
+            before = transforms.pop().specs
+        transforms.append(Albumentations((*before, (name, options))))
     check_order(transforms)
-    return transforms
+    if task is not None:
+        check_task(transforms, task)
+    return tuple(transforms)
 
 
 def check_order(transforms) -> None:
-    """Raises a ValueError where `crop` is not the first transform."""
-    names = [type(transform).__name__.lower() for transform in transforms]
-    if "crop" in names[1:]:
-        raise ValueError(
-            "`crop` must be the first transform, since it is done while decoding, and "
-            f"there can be only one. Received: {', '.join(names)}"
-        )
+    """Raises a ValueError where `crop` or albumentations' group is not in its place."""
+    ranks = [_rank(transform) for transform in transforms]
+    if ranks == sorted(ranks) and ranks.count(0) < 2 and ranks.count(1) < 2:
+        return
+    names = [_name(transform) for transform in transforms]
+    legal = [_name(transform) for transform in sorted(transforms, key=_rank)]
+    raise ValueError(
+        "`crop` must be the first transform, and the only one of its kind, since it is "
+        "done while decoding; then come albumentations' transforms (CamelCase) as one "
+        f"group, then all others. Received: {', '.join(names)}. "
+        f"Legal: {', '.join(legal)}"
+    )
 
 
-def _build(item):
+def check_task(transforms, task: str) -> None:
+    """Raises a ValueError where a transform cannot change the annotations of `task`."""
+    for transform in transforms:
+        tasks = getattr(transform, "tasks", None)
+        if tasks and task not in tasks:
+            raise ValueError(
+                f"`{_name(transform)}` is for {' and '.join(tasks)}: it does not know "
+                f"what becomes of other annotations. Received: task={task!r}. Leave "
+                "it out."
+            )
+
+
+def check_training(transforms, order) -> None:
+    """Raises a ValueError where `order` does not say what a transform has to know."""
+    for transform in transforms:
+        if stage_of(transform) != "batch":
+            continue
+        if order is None:
+            raise ValueError(
+                f"`{_name(transform)}` mixes the batches of a training. Expected an "
+                "`order`. Received: order=None, which is for evaluation"
+            )
+        if transform.off_last_epochs and order.epochs is None:
+            raise ValueError(
+                f"`off_last_epochs` of `{_name(transform)}` needs the number of epochs "
+                f"of the training: Order(seed, epochs=...). Received: {order}"
+            )
+
+
+def _rank(transform) -> int:
+    return {"decode": 0, "pool": 1}.get(stage_of(transform), 2)
+
+
+def _name(transform) -> str:
+    if isinstance(transform, Albumentations):
+        return ", ".join(name for name, _ in transform.specs)
+    names = {cls: name for name, cls in TRANSFORMS.items()}
+    return names.get(type(transform), type(transform).__name__)
+
+
+def _parse(item) -> tuple[str, dict]:
     name, options = item, {}
     if isinstance(item, dict) and len(item) == 1:
         ((name, options),) = item.items()
@@ -55,24 +147,26 @@ def _build(item):
             "A transform is a name or a dict of one name with its options, such as "
             f"{{flip: {{p: 0.5}}}}. Received: {item}"
         )
+    return name, dict(options or {})
+
+
+def _build(name: str, options: dict):
     if name not in TRANSFORMS:
         near = difflib.get_close_matches(name.lower(), TRANSFORMS, 1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise ValueError(
-            f"No transform is called `{name}`.{hint} Only these lower-case transforms "
-            f"are available: {', '.join(TRANSFORMS)}."
+            f"No transform is called `{name}`.{hint} These are: "
+            f"{', '.join(TRANSFORMS)}; and albumentations', which begin with a capital."
         )
     cls = TRANSFORMS[name]
     legal = [field.name for field in dataclasses.fields(cls)]
-    unknown = sorted(set(options or {}) - set(legal))
+    unknown = sorted(set(options) - set(legal))
     if unknown:
         raise ValueError(
             f"`{name}` has no option {', '.join(unknown)}. "
             f"Its options are {', '.join(legal)}."
         )
-    options = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()
-    }
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     try:
         return cls(**options)
     except (TypeError, ValueError) as error:

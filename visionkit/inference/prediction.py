@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import os
@@ -12,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
 from visionkit.inference import graph
+from visionkit.inference.batches import (
+    is_file,
+    original_size,
+    prepared_batches,
+    split_kinds,
+)
 from visionkit.inference.inputs import Image, list_images, saved_model_folder
 from visionkit.types import Preprocessing, Results
 
@@ -55,8 +59,9 @@ def predict(
         images: A path, a list of paths, a folder (not its subfolders), a glob pattern,
             encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images.
         batch_size: Images per step.
-        top: How many classes a classification result lists.
-        score: Labels with a lower score are left out, 0 <= score <= 1.
+        top: How many classes a classification result lists, best first.
+        score: Labels with a lower score are left out, 0 <= score <= 1; with 0.5 a
+            multi-label result lists the classes that it finds present.
 
     Returns:
         A `Results` per image, in order. An image that cannot be read has `error` set
@@ -75,9 +80,8 @@ def predict(
     answerer = _answerer(model)
     items = list_images(images, answerer.preprocessing)
     results: list[Results | None] = [None] * len(items)
-    arrays = [i for i, item in enumerate(items) if isinstance(item, np.ndarray)]
-    files = [i for i, item in enumerate(items) if not isinstance(item, np.ndarray)]
-    for indices, answer in ((files, answerer.encoded), (arrays, answerer.arrays)):
+    answers = (answerer.encoded, answerer.arrays)
+    for indices, answer in zip(split_kinds(items), answers, strict=True):
         rows = answer([items[i] for i in indices], batch_size) if indices else ()
         for index, row in zip(indices, rows, strict=True):
             results[index] = _result(items[index], row, answerer, top, score)
@@ -87,21 +91,11 @@ def predict(
 def _result(item: Image, row: dict, answerer, top: int, score: float) -> Results:
     path = item if isinstance(item, str) else None
     try:
-        size = _image_size(item, answerer.preprocessing)
-        if not row["image_valid"]:
-            raise BadImage("image.corrupt", "its content cannot be decoded")
+        size = original_size(item, answerer.preprocessing, row["image_valid"])
     except BadImage as error:
         return Results(path=path, error=str(error))
     fields = RESULTS[answerer.task](row, answerer.class_names, top, score)
     return Results(path=path, image_size=size, **fields)
-
-
-def _image_size(item: Image, preprocessing: Preprocessing) -> tuple[int, int]:
-    if isinstance(item, np.ndarray):
-        return item.shape[:2]
-    header = inspect_image(item)
-    upright = preprocessing.exif == "apply"
-    return header.upright_size if upright else (header.height, header.width)
 
 
 def _answerer(model):
@@ -128,31 +122,15 @@ class _KerasModel:
         self.class_names = model.class_names
         self.preprocessing = model.preprocessing
 
-    def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
-        """Answers for files and encoded images, one dict each."""
-
-        paths = [os.fsencode(i) if _is_file(i) else b"" for i in items]
-        content = [i if isinstance(i, bytes) else b"" for i in items]
-        dataset = tf.data.Dataset.from_tensor_slices((paths, content))
-        return self._answers(dataset, _prepare_file(self.preprocessing), batch_size)
-
-    def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
-        """Answers for (H, W, C) uint8 arrays, one dict each."""
-        channels = self.preprocessing.channels
-        spec = tf.TensorSpec((None, None, channels), tf.uint8)
-        dataset = tf.data.Dataset.from_generator(lambda: items, output_signature=spec)
-        prepare = functools.partial(
-            graph.prepare_image, preprocessing=self.preprocessing
-        )
-        return self._answers(dataset, prepare, batch_size)
-
-    def _answers(self, dataset, prepare, batch_size: int) -> Iterator[dict]:
+    def encoded(self, items: Sequence[Image], batch_size: int) -> Iterator[dict]:
+        """Answers for files and encoded images, or for arrays, one dict each."""
         names = graph.encode_names(self.class_names)
-        dataset = graph.tolerant_map(dataset, prepare, self.preprocessing)
-        for prepared in dataset.batch(batch_size).prefetch(1):
+        for _, prepared in prepared_batches(items, self.preprocessing, batch_size):
             outputs = self.predictor.predict_on_batch(prepared["images"].numpy())
             answers = graph.ANSWERS[self.task](outputs, prepared, names)
             yield from _rows({**answers, "image_valid": prepared["image_valid"]})
+
+    arrays = encoded
 
 
 class _SavedModel:
@@ -189,19 +167,6 @@ class _SavedModel:
                 yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
 
 
-@functools.cache
-def _prepare_file(preprocessing: Preprocessing):
-    """From a path or, where that is empty, from encoded bytes; traced once."""
-
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)] * 2)
-    def prepare(path, encoded):
-        has_path = tf.strings.length(path) > 0
-        encoded = tf.cond(has_path, lambda: tf.io.read_file(path), lambda: encoded)
-        return graph.prepare_encoded(encoded, preprocessing)
-
-    return prepare
-
-
 def _rows(answers: dict) -> Iterator[dict]:
     """A batch of answers, image by image."""
     arrays = {name: np.asarray(value) for name, value in answers.items()}
@@ -209,16 +174,11 @@ def _rows(answers: dict) -> Iterator[dict]:
         yield {name: array[index] for name, array in arrays.items()}
 
 
-def _is_file(item: str | bytes) -> bool:
-    # Anything else would block when read (a pipe), or is a folder.
-    return isinstance(item, str) and os.path.isfile(item)
-
-
 def _content(item: str | bytes) -> bytes:
     """The encoded image; empty, hence invalid, when it cannot be read."""
     if isinstance(item, bytes):
         return item
     try:
-        return Path(item).read_bytes() if _is_file(item) else b""
+        return Path(item).read_bytes() if is_file(item) else b""
     except OSError:
         return b""

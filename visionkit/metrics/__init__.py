@@ -1,6 +1,7 @@
-"""Metrics: what a model is worth, computed on the host with NumPy.
+"""Metrics: what a model is worth, exactly and on the host with NumPy.
 
-Names are resolved on use, so importing the package costs nothing.
+`accuracy` is what a training step streams instead. Names are resolved on use, so
+importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 
 _MODULES = {
     "ClassificationEvaluator": "visionkit.metrics.classification",
+    "MultiLabelEvaluator": "visionkit.metrics.multi_label",
     "to_json_safe": "visionkit.metrics.classification",
 }
 

@@ -1,7 +1,8 @@
 """The command line: one program, the same verbs for every task.
 
 `python -m visionkit.tasks VERB ...`, or `visionkit VERB ...`. Exit status: 0 done,
-1 the run failed, 2 wrong usage or a wrong recipe, 128 + n stopped by signal n.
+1 the run failed, 2 wrong usage, a wrong recipe or a path that does not fit, 128 + n
+stopped by signal n.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 
 from visionkit._version import __version__
 
@@ -81,6 +83,13 @@ def _add_model_verbs(add) -> None:
         "images", nargs="+", metavar="IMAGE", help="files, folders or quoted globs"
     )
     add["predict"].add_argument("--out", metavar="DIR", help="write annotated pictures")
+    add["predict"].add_argument(
+        "--explain",
+        nargs="?",
+        const="grad_cam",
+        choices=("grad_cam", "eigen_cam"),
+        help="write pictures of where the model looks too (default: grad_cam)",
+    )
     add["predict"].add_argument("--json", metavar="FILE", help="write the answers")
     add["predict"].add_argument(
         "--score", type=float, default=0.0, help="leave out answers below it"
@@ -99,6 +108,7 @@ def _add_model_verbs(add) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = _parse(argv)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     from visionkit.tasks import commands
     from visionkit.training.recipe_files import RecipeError
 
@@ -112,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         status = getattr(error, "exit_status", 1)
         expected = isinstance(error, (OSError, ValueError, RuntimeError))
         expected |= hasattr(error, "exit_status")
+        if isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError)):
+            status = 2  # most often a path on the command line or in the recipe
         if not expected or os.environ.get("VISIONKIT_TRACEBACK"):
             import traceback
 
@@ -129,6 +141,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     field = "images" if arguments.verb == "predict" else "overrides"
     if rest and (not hasattr(arguments, field) or any(r[0] == "-" for r in rest if r)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.verb == "predict" and arguments.explain and not arguments.out:
+        parser.error("--explain writes pictures: say where with --out DIR")
     if rest:
         setattr(arguments, field, [*getattr(arguments, field), *rest])
     return arguments

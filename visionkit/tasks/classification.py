@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import keras
 
-from visionkit.heads.classifier import build_top
-from visionkit.losses.classification import SoftmaxCrossentropy
+from visionkit.heads.classifier import build_auxiliary, build_top
+from visionkit.losses.classification import SigmoidCrossentropy, SoftmaxCrossentropy
+from visionkit.metrics.accuracy import TopKAccuracy
 from visionkit.postprocess import ClassProbabilities
+from visionkit.tasks.auxiliary import AuxiliaryTraining
 from visionkit.tasks.task import (
     VisionTask,
     check_class_names,
+    check_levels,
     default_preprocessing,
 )
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
-class ImageClassifier(VisionTask):
-    """One label per image: backbone -> top -> logits.
+class ImageClassifier(AuxiliaryTraining, VisionTask):
+    """One label per image, or any number of them: backbone -> top -> logits.
 
         backbone = vk.build_backbone("resnet50", (224, 224), weights="imagenet")
         model = vk.ImageClassifier(backbone, num_classes=10)
@@ -24,19 +27,25 @@ class ImageClassifier(VisionTask):
         model.fit(dataset)           # of (images, labels), images 0..255
 
     Input: images (B, h, w, C), any number type, RGB 0..255; normalisation is the
-    backbone's first layer. Labels: (B,) integers, or (B, num_classes) probabilities.
+    backbone's first layer. Labels: (B,) integers, or (B, num_classes) probabilities;
+    with `multi_label` (B, num_classes), 1 where a class is present.
     `model(x)`: (B, num_classes) float32 logits. `model.predict(x)`:
-    {"probabilities": (B, num_classes) float32, "labels": (B,) int32}.
+    {"probabilities": (B, num_classes) float32, "labels": (B,) int32, the best class};
+    the probabilities sum to 1, with `multi_label` each is one of its own.
 
     Args:
         backbone: Any `keras.Model` from images to a dict of levels {"P1": ...}; the
             last level is classified. Freeze it with `build_backbone(freeze=...)` or
             `backbone.trainable = False`.
         num_classes: Number of classes.
+        multi_label: Any number of classes per image: sigmoid instead of softmax.
         top: `"pooled"`: global average pooling and one dense layer, on any backbone
             and size. `"paper"`: the top that was published with the backbone.
-        dropout: Share of features dropped before the logits.
-        label_smoothing: For the default loss, see `SoftmaxCrossentropy`.
+            `"paper+auxiliary"`: with its auxiliary classifiers (GoogLeNet), which
+            training adds at weight 0.3 and nothing else runs.
+        dropout: Share of features dropped before the logits; 0 leaves a published top
+            its published share.
+        label_smoothing: For the default loss, see there.
         preprocessing: `Preprocessing` for files; default centre crop (0.875) to the
             backbone's size.
         class_names: Names in label order; default "0", "1", ...
@@ -50,6 +59,7 @@ class ImageClassifier(VisionTask):
         backbone: keras.Model,
         num_classes: int,
         *,
+        multi_label: bool = False,
         top: str = "pooled",
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
@@ -61,20 +71,28 @@ class ImageClassifier(VisionTask):
         class_names = check_class_names(num_classes, class_names)
         images = keras.Input(backbone.input.shape[1:], name="images")
         pyramid = backbone(images)
+        check_levels(pyramid)
         last_level = max(pyramid, key=lambda level: int(level[1:]))
         logits = build_top(top, backbone, num_classes, dropout, pyramid[last_level])
         super().__init__(
             images,
             logits,
             backbone=backbone,
-            postprocess=ClassProbabilities(name="probabilities"),
+            postprocess=ClassProbabilities(
+                "sigmoid" if multi_label else "softmax", name="probabilities"
+            ),
             preprocessing=preprocessing or default_preprocessing(backbone),
             class_names=class_names,
             name=name,
             **kwargs,
         )
         self.num_classes = num_classes
+        self.multi_label = multi_label
         self.top_name = top
+        if top == "paper+auxiliary":
+            self.auxiliary = build_auxiliary(
+                backbone, num_classes, self.get_layer("top")
+            )
         self.dropout = dropout
         self.label_smoothing = label_smoothing
 
@@ -83,24 +101,42 @@ class ImageClassifier(VisionTask):
 
         Args:
             optimizer: As for Keras; default AdamW at its default rate.
-            loss: Default `SoftmaxCrossentropy(label_smoothing)` on logits.
+            loss: Default `SoftmaxCrossentropy(label_smoothing)` on logits, or
+                `SigmoidCrossentropy(label_smoothing)`.
             metrics: Default top-1 ("accuracy") and, above five classes, top-5
-                ("top_5_accuracy").
+                ("top_5_accuracy"). With `multi_label` the means over the classes of
+                the areas under the ROC curve ("auc") and under the precision-recall
+                curve ("pr_auc"), both by 200 thresholds; what `vk.evaluate` says is
+                exact.
             **kwargs: As for `keras.Model.compile`.
         """
         if loss is None:
-            loss = SoftmaxCrossentropy(self.label_smoothing)
+            kind = SigmoidCrossentropy if self.multi_label else SoftmaxCrossentropy
+            loss = kind(self.label_smoothing)
         if metrics is None:
-            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-            if self.num_classes > 5:
-                metrics.append(
-                    keras.metrics.SparseTopKCategoricalAccuracy(5, "top_5_accuracy")
-                )
+            metrics = self._default_metrics()
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def _default_metrics(self) -> list:
+        if self.multi_label:
+            options = {
+                "multi_label": True,
+                "num_labels": self.num_classes,
+                "from_logits": True,
+            }
+            return [
+                keras.metrics.AUC(curve="ROC", name="auc", **options),
+                keras.metrics.AUC(curve="PR", name="pr_auc", **options),
+            ]
+        metrics = [TopKAccuracy(1, "accuracy")]
+        if self.num_classes > 5:
+            metrics.append(TopKAccuracy(5, "top_5_accuracy"))
+        return metrics
 
     def _init_config(self):
         return {
             "num_classes": self.num_classes,
+            "multi_label": self.multi_label,
             "top": self.top_name,
             "dropout": self.dropout,
             "label_smoothing": self.label_smoothing,

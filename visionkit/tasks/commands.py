@@ -120,18 +120,14 @@ def new_command(arguments) -> None:
 
 def check_command(arguments) -> int:
     """Examine the data of a recipe; status 1 when there are errors."""
-    from visionkit.data.check import check_source, check_splits
+    from visionkit.data.check import check_data
     from visionkit.training.build import build_sources
     from visionkit.training.recipe import load_recipe
-    from visionkit.training.run import recipe_of
+    from visionkit.training.recipe_files import recipe_of
 
     recipe = load_recipe(recipe_of(arguments.recipe), arguments.overrides)
     train, validation = build_sources(recipe)
-    reports = {
-        "train": check_source(train, name="train", deep=arguments.deep),
-        "validation": check_source(validation, name="validation", deep=arguments.deep),
-        "train and validation": check_splits(train, validation),
-    }
+    reports = check_data(train, validation, deep=arguments.deep)
     console = _console()
     for report in reports.values():
         report.print(console)
@@ -180,6 +176,7 @@ def _metrics_table(title: str, metrics: dict) -> Table:
 
 def evaluate_command(arguments) -> None:
     """Measure a run on its validation data."""
+    _check_exists(arguments.run)
     from visionkit._quiet import quiet_start
 
     with quiet_start():
@@ -201,12 +198,22 @@ def evaluate_command(arguments) -> None:
 
 def predict_command(arguments) -> int:
     """Answer images; status 1 when some could not be read."""
+    if not 0 <= arguments.score <= 1:
+        raise ValueError(f"--score must be in [0, 1]. Received: {arguments.score}")
+    _check_exists(arguments.model)
     from visionkit._quiet import quiet_start
 
     with quiet_start():
         from visionkit.inference import predict
 
-    results = predict(arguments.model, arguments.images, score=arguments.score)
+    model, explanations = arguments.model, None
+    if arguments.explain:
+        from visionkit.explaining import explain
+        from visionkit.explaining.explanation import explainable
+
+        model = explainable(model)
+        explanations = explain(model, arguments.images, arguments.explain)
+    results = predict(model, arguments.images, score=arguments.score)
     table = _table("", "image", "answer", "score")
     for result in results:
         if not result.ok:
@@ -221,12 +228,21 @@ def predict_command(arguments) -> int:
     if arguments.json:
         _write_json(arguments.json, [result.to_dict() for result in results])
     if arguments.out:
-        folder = _write_pictures(results, Path(arguments.out))
+        folder = _write_pictures(results, explanations, Path(arguments.out))
         console.print(f"pictures  {folder}")
     failed = sum(not result.ok for result in results)
     if failed:
         console.print(f"[red]{failed} of {len(results)} images could not be read[/]")
     return 1 if failed else 0
+
+
+def _check_exists(path: str) -> None:
+    """Refuse a path before anything slow is imported."""
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"There is nothing at {path}. Name a run folder, as `train` makes them, a "
+            ".keras file, or where it serves a SavedModel folder."
+        )
 
 
 def _printable(text) -> str:
@@ -235,16 +251,23 @@ def _printable(text) -> str:
     return escape(str(text).encode("utf-8", "backslashreplace").decode())
 
 
-def _write_pictures(results, folder: Path) -> Path:
+def _write_pictures(results, explanations, folder: Path) -> Path:
+    """A picture per answer, and its heat beside it."""
     from visionkit.visualize import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
+    written = set()
     for index, result in enumerate(results):
+        if not result.ok:
+            continue
         stem = Path(result.path).stem if result.path else f"image_{index}"
-        target = folder / f"{stem}.png"
-        if target.exists():  # two inputs may share a name
-            target = folder / f"{stem}-{index}.png"
-        save_figure(result.plot(), target)
+        if stem in written:  # two inputs may share a name
+            stem = f"{stem}-{index}"
+        written.add(stem)
+        save_figure(result.plot(), folder / f"{stem}.png")
+        if explanations and explanations[index].ok:
+            method = explanations[index].method
+            save_figure(explanations[index].plot(), folder / f"{stem}.{method}.png")
     return folder
 
 
@@ -253,6 +276,7 @@ def _write_pictures(results, folder: Path) -> Path:
 
 def export_command(arguments) -> None:
     """Write the next version of a SavedModel."""
+    _check_exists(arguments.run)
     # Whatever backend trained the weights, TensorFlow writes the export.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from visionkit._quiet import quiet_start

@@ -8,6 +8,8 @@ import os
 import zipfile
 from pathlib import Path
 
+from visionkit._quiet import import_keras
+
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _TRUSTED = ("keras", "visionkit", "builtins")
 
@@ -32,13 +34,17 @@ def load(path: str | os.PathLike):
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         hint = ""
-        if path.is_dir():
+        if (path / "recipe.yaml").is_file():
             hint = (
-                " A run writes it at the end of its first epoch; go on with it by "
-                "`python -m visionkit.tasks train --resume --out RUN`."
+                " The run has not ended its first epoch; go on with it by "
+                f"`python -m visionkit.tasks train {path} --resume`."
             )
+        elif path.is_dir():
+            hint = " Name a run folder, which has one, or a .keras file."
         raise FileNotFoundError(f"There is no model at {file}.{hint}")
-    for module in sorted(_modules_of(file)):
+    modules = _modules_of(file)
+    import_keras()
+    for module in sorted(modules):
         if module.partition(".")[0] == "visionkit":
             importlib.import_module(module)
 

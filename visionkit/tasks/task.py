@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import re
 import warnings
 
 import keras
@@ -71,8 +73,12 @@ class VisionTask(keras.Model):
         return self.predictor.predict(x, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """As `keras.Model.evaluate`."""
-        with warnings.catch_warnings():
+        """As `keras.Model.evaluate`; a mirrored model is measured on its first device.
+
+        Divided among devices, a last batch that is not full leaves some without any
+        image, which Keras and TensorFlow do not survive.
+        """
+        with _on_first_device(self, kwargs), warnings.catch_warnings():
             # An unreadable file makes the number of batches unknown beforehand, and
             # Keras takes the end of such data for an accident.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -113,12 +119,42 @@ class VisionTask(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
 
+@contextlib.contextmanager
+def _on_first_device(model, kwargs: dict):
+    """Within the block a model built under a `tf.distribute` strategy has none."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    if strategy is None:
+        yield
+        return
+    kwargs.pop("_use_cached_eval_dataset", None)  # what `fit` cached is distributed
+    model._distribute_strategy = None
+    try:
+        yield
+    finally:
+        model._distribute_strategy = strategy
+
+
 def default_preprocessing(
     backbone: keras.Model, resize: str = "center_crop"
 ) -> Preprocessing:
     """Preprocessing for the backbone's input size, or 224x224 where it is dynamic."""
     height, width, channels = backbone.input.shape[1:]
     return Preprocessing((height or 224, width or 224), resize, channels)
+
+
+def check_levels(pyramid) -> None:
+    """Refuse a backbone whose output is not a dict of levels.
+
+    Raises:
+        ValueError: With the way to make it one.
+    """
+    if isinstance(pyramid, dict) and all(re.fullmatch(r"P\d+", k) for k in pyramid):
+        return
+    raise ValueError(
+        "A backbone's output must be a dict of levels such as {'P5': features}. Build "
+        "it with `build_backbone`, or wrap your model: "
+        "`keras.Model(model.input, {'P5': model.output})`."
+    )
 
 
 def check_class_names(num_classes: int, class_names) -> tuple[str, ...]:

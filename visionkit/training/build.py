@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from visionkit._spelling import check_name
 from visionkit.training.recipe import Recipe, named_options
 from visionkit.training.recipe_files import RecipeError
 from visionkit.types import Preprocessing
@@ -22,40 +23,76 @@ def build_preprocessing(recipe: Recipe) -> Preprocessing:
 
 
 def build_sources(recipe: Recipe):
-    """The recipe's (train, validation) sources.
+    """The recipe's (train, validation) sources; with `oversample` the first repeats.
 
     Raises:
         RecipeError: The two splits do not have the same classes.
     """
-    from visionkit.data.sources import build_source, source_class
+    train, validation = _build_splits(recipe)
+    if recipe.data.oversample:
+        from visionkit.data.sources.balance import Oversampled
+
+        train = Oversampled(train, recipe.data.split_seed)
+    return train, validation
+
+
+def _build_splits(recipe: Recipe):
+    from visionkit.data.sources import build_source
     from visionkit.data.split import split_source
 
     data = recipe.data
-    takes = inspect.signature(source_class(data.source)).parameters
-    common = {"root": data.root} if data.root is not None else {}
-    if "task" in takes:
-        common["task"] = recipe.task
-    train = build_source(data.source, **common, **data.train)
+    common = _common_options(recipe)
+    train = build_source(data.source, **common | data.train)
     if isinstance(data.validation, float):
         return split_source(train, data.validation, data.split_seed)
-    validation = build_source(data.source, **common, **data.validation)
+    validation = build_source(data.source, **common | data.validation)
     if train.info.class_names != validation.info.class_names:
         raise RecipeError(
             "data.train and data.validation must have the same classes; found "
             f"{list(train.info.class_names)} and {list(validation.info.class_names)}."
         )
+    if train.info.multi_label != validation.info.multi_label:
+        raise RecipeError(
+            "data.train and data.validation must both have one label per image, or "
+            "both any number."
+        )
     return train, validation
+
+
+def build_validation(recipe: Recipe):
+    """The recipe's validation source; the training data is read only to split it."""
+    from visionkit.data.sources import build_source
+
+    if isinstance(recipe.data.validation, float):
+        return build_sources(recipe)[1]
+    options = _common_options(recipe) | recipe.data.validation
+    return build_source(recipe.data.source, **options)
+
+
+def _common_options(recipe: Recipe) -> dict:
+    """The source's options that both splits have, unless they say otherwise."""
+    from visionkit.data.sources import source_class
+
+    takes = inspect.signature(source_class(recipe.data.source)).parameters
+    options = {"root": recipe.data.root} if recipe.data.root is not None else {}
+    return options | ({"task": recipe.task} if "task" in takes else {})
 
 
 def build_transforms(recipe: Recipe):
     """The recipe's augmentation, in order."""
     from visionkit.data.transforms import build_transforms as build
 
-    return build(recipe.augment)
+    return build(recipe.augment, recipe.task)
 
 
-def build_model(recipe: Recipe, class_names):
-    """The recipe's model, uncompiled."""
+def build_model(recipe: Recipe, info, *, pretrained: bool = True):
+    """The recipe's model, uncompiled.
+
+    Args:
+        recipe: The resolved recipe.
+        info: `SourceInfo` of the training data, for its classes.
+        pretrained: Whether to load the recipe's weights; not where others come anyway.
+    """
     from visionkit.backbones import build_backbone
     from visionkit.tasks import model_class
 
@@ -64,24 +101,76 @@ def build_model(recipe: Recipe, class_names):
         options.backbone,
         tuple(options.image_size),
         channels=options.channels,
-        weights=options.weights,
+        weights=options.weights if pretrained else None,
         output_stride=options.output_stride,
         freeze=tuple(options.freeze),
         norm_momentum=options.norm_momentum,
+        stochastic_depth=options.stochastic_depth,
     )
     return model_class(recipe.task, options.name)(
         backbone,
-        len(class_names),
+        info.num_classes,
+        multi_label=info.multi_label,
         top=options.top,
         dropout=options.dropout,
         label_smoothing=options.label_smoothing,
         preprocessing=build_preprocessing(recipe),
-        class_names=class_names,
+        class_names=info.class_names,
     )
 
 
-def compile_model(model, recipe: Recipe, steps_per_epoch: int) -> None:
-    """Compile `model` with the recipe's optimizer and schedule."""
+def build_loss(recipe: Recipe, source):
+    """The recipe's loss, with the weights of the classes.
+
+    Args:
+        recipe: The resolved recipe.
+        source: The training data, whose classes are counted for "balanced".
+
+    Raises:
+        RecipeError: Unknown option or class.
+    """
+    from visionkit.losses import loss_class
+
+    name, options = named_options(recipe.train.loss)
+    loss = loss_class(name, source.info.multi_label)
+    known = {
+        "label_smoothing": recipe.model.label_smoothing,
+        "class_weights": class_weights(recipe.train.class_weights, source),
+    }
+    legal = inspect.signature(loss).parameters.keys() - {*known, "name", "kwargs"}
+    for option in options:
+        check_name(f"option of the loss {name!r}", option, sorted(legal), RecipeError)
+    try:
+        return loss(**options, **known)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"train.loss: {error}") from None
+
+
+def class_weights(spec, source) -> list[float] | None:
+    """A weight per class, as `train.class_weights` says.
+
+    Args:
+        spec: None; "balanced", labels / (classes * labels of the class), a class
+            without any counting as if it had one, so that the mean over all labels is
+            1; or a dict from class names to weights, 1 for those left out.
+        source: The training data.
+
+    Raises:
+        RecipeError: A name that is no class.
+    """
+    names = source.info.class_names
+    if spec is None:
+        return None
+    if spec == "balanced":
+        counts = source.class_counts()
+        return (counts.sum() / (len(names) * counts.clip(min=1))).tolist()
+    for name in spec:
+        check_name("class in train.class_weights", name, names, RecipeError)
+    return [float(spec.get(name, 1.0)) for name in names]
+
+
+def compile_model(model, recipe: Recipe, source, steps_per_epoch: int) -> None:
+    """Compile `model` with the recipe's loss, optimizer and schedule."""
     from visionkit.training.optimizers import build_optimizer
     from visionkit.training.schedules import build_schedule
 
@@ -102,4 +191,8 @@ def compile_model(model, recipe: Recipe, steps_per_epoch: int) -> None:
         accumulation_steps=train.accumulation_steps,
         ema=train.ema,
     )
-    model.compile(optimizer=optimizer, jit_compile=train.jit_compile)
+    model.compile(
+        optimizer=optimizer,
+        loss=build_loss(recipe, source),
+        jit_compile=train.jit_compile,
+    )

@@ -19,7 +19,7 @@ from typing import Any
 import keras
 
 from visionkit.training.files import atomic_write_json, atomic_write_text
-from visionkit.training.monitors import BestModel, EarlyStopping
+from visionkit.training.monitors import BestModel, EarlyStopping, ReduceOnPlateau
 from visionkit.training.resume import (
     Checkpointer,
     Interrupts,
@@ -27,7 +27,7 @@ from visionkit.training.resume import (
     TrainingInterrupted,
     arrange,
 )
-from visionkit.training.state import averaged_weights
+from visionkit.training.state import averaged_weights, number
 
 __all__ = [
     "BestModel",
@@ -39,6 +39,7 @@ __all__ = [
     "NonFiniteGuard",
     "NonFiniteLossError",
     "Progress",
+    "ReduceOnPlateau",
     "TrainingInterrupted",
     "arrange",
 ]
@@ -123,13 +124,17 @@ class History(keras.callbacks.Callback):
     it trains again. The file is whole at every moment.
 
     Args:
-        path: The file. An epoch's columns are `epoch` (from 1), `learning_rate` (of the
-            next batch), `seconds` and the logs.
+        path: The file. An epoch's columns are `epoch` (from 1), `phase`,
+            `learning_rate` (of the next batch), `seconds` and the logs.
+
+    Attributes:
+        phase: The present phase of the training, from 1.
     """
 
     def __init__(self, path: str | os.PathLike):
         super().__init__()
         self.path = Path(path)
+        self.phase = 1
         self.rows: list[dict[str, float]] = []
         self._start = 0.0
 
@@ -141,7 +146,8 @@ class History(keras.callbacks.Callback):
         """Add the row."""
         row = {
             "epoch": epoch + 1,
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "phase": self.phase,
+            "learning_rate": number(self.model.optimizer.learning_rate),
             "seconds": time.monotonic() - self._start,
         }
         self.rows.append(row | {name: float(value) for name, value in logs.items()})

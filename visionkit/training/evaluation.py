@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from visionkit.metrics.classification import ClassificationEvaluator
-from visionkit.training.build import build_sources
+from visionkit._quiet import import_keras
+from visionkit.metrics import ClassificationEvaluator, MultiLabelEvaluator
+from visionkit.training.build import build_validation
 from visionkit.training.recipe import load_recipe
+from visionkit.training.recipe_files import RecipeError
 
 
 def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
@@ -14,21 +16,37 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
 
     Args:
         run: A run folder, or a `Run`.
-        overrides: `key=value` texts for the recipe, e.g. `data.validation.root=...`.
+        overrides: `key=value` texts for the recipe's `data`, e.g.
+            `data.validation.root=...`. With another split, images that the run was
+            trained on may be among those it is measured on.
         batch_size: Default the recipe's.
 
     Returns:
-        JSON-ready dict: see `ClassificationEvaluator.result`; and `read`, `used` and
-        `skipped` records, which add up.
+        JSON-ready dict: see `ClassificationEvaluator.result`, or
+        `MultiLabelEvaluator.result`; and `read`, `used` and `skipped` records, which
+        add up.
+
+    Raises:
+        FileNotFoundError: `run` is not a run folder, or has no model yet.
+        RecipeError: An override is about something else than data.
     """
+    folder = Path(getattr(run, "folder", run))
+    if not (folder / "recipe.yaml").is_file():
+        raise FileNotFoundError(
+            f"{folder} is not a run folder: it has no recipe.yaml. `train` makes one."
+        )
+    for override in overrides:
+        if not override.startswith("data."):
+            raise RecipeError(
+                f"Evaluating, only data can be overridden. Received: {override!r}"
+            )
+    recipe = load_recipe(folder / "recipe.yaml", overrides)
+    source = build_validation(recipe)
+    import_keras()
     from visionkit.tasks.loading import load
 
-    folder = Path(getattr(run, "folder", run))
-    model = load(folder)
-    recipe = load_recipe(folder / "recipe.yaml", overrides)
-    _, source = build_sources(recipe)
     return evaluate_model(
-        model, source, batch_size=batch_size or recipe.data.batch_size
+        load(folder), source, batch_size=batch_size or recipe.data.batch_size
     )
 
 
@@ -61,10 +79,22 @@ def evaluate_model(
     }
 
 
+def build_evaluator(model):
+    """The evaluator of a `VisionTask`: `update` with answers, `result`."""
+    kind = MultiLabelEvaluator if model.multi_label else ClassificationEvaluator
+    return kind(model.class_names)
+
+
 def predict_source(model, source, *, batch_size: int, max_bad: float):
     """The task's evaluator, filled with the model's answers, and the `DataReport`."""
     from visionkit.data import DataReport, make_dataset
 
+    if source.info.multi_label != model.multi_label:
+        words = {True: "any number of labels", False: "one label"}
+        raise ValueError(
+            f"The model gives an image {words[model.multi_label]}, the data have "
+            f"{words[source.info.multi_label]} for each."
+        )
     if source.info.class_names != model.class_names:
         raise ValueError(
             "The data's classes are not the model's. Expected: "
@@ -74,7 +104,7 @@ def predict_source(model, source, *, batch_size: int, max_bad: float):
     dataset = make_dataset(
         source, model.preprocessing, batch_size, report=report, with_ids=True
     )
-    evaluator = ClassificationEvaluator(model.class_names)
+    evaluator = build_evaluator(model)
     for images, target in dataset:
         # Images stay what they are: the predictor casts on the device.
         answers = model.predict_on_batch(images)

@@ -8,8 +8,10 @@ import numpy as np
 
 from visionkit.data import DataReport, make_dataset
 from visionkit.data.sources.base import Subset
+from visionkit.metrics.multi_label import THRESHOLD
 from visionkit.visualize import (
     plot_class_counts,
+    plot_class_scores,
     plot_confusion_matrix,
     plot_history,
     plot_predictions,
@@ -29,15 +31,18 @@ def draw_data(dataset, source, folder: Path) -> None:
         folder: Where the pictures go.
     """
     names = source.info.class_names
-    counts = np.bincount(source.labels(), minlength=len(names))
-    save_figure(plot_class_counts(counts, names), folder / "class_counts.png")
+    figure = plot_class_counts(source.class_counts(), names)
+    save_figure(figure, folder / "class_counts.png")
     images, labels = _first(dataset)
-    titles = [names[int(label)] for label in labels]
+    titles = [_title(label, names) for label in labels]
     save_figure(plot_samples(images, titles, columns=6), folder / "train_samples.png")
 
 
 def draw_results(model, source, history: Path, metrics: dict, folder: Path) -> None:
-    """Training curves, confusion matrix, and predictions beside the truth.
+    """Training curves, scores of the classes, and predictions beside the truth.
+
+    The scores are the confusion matrix, or the average precision of each class where
+    an image has any number of labels.
 
     Args:
         model: The best model.
@@ -48,25 +53,44 @@ def draw_results(model, source, history: Path, metrics: dict, folder: Path) -> N
         folder: Where the pictures go.
     """
     save_figure(plot_history(history), folder / "training_curves.png")
-    matrix = np.array(metrics["confusion_matrix"])
-    figure = plot_confusion_matrix(matrix, model.class_names)
-    save_figure(figure, folder / "confusion_matrix.png")
+    names = model.class_names
+    if model.multi_label:
+        scores = [row["average_precision"] for row in metrics["per_class"]]
+        figure = plot_class_scores(scores, names, "average precision")
+        save_figure(figure, folder / "average_precision.png")
+    else:
+        matrix = np.array(metrics["confusion_matrix"])
+        figure = plot_confusion_matrix(matrix, names)
+        save_figure(figure, folder / "confusion_matrix.png")
     chosen = Subset(source, _choose(metrics, len(source)), "validation")
     report = DataReport(chosen, max_bad=1.0)
     images, labels = _first(
         make_dataset(chosen, model.preprocessing, _GRID, report=report)
     )
     answers = model.predict_on_batch(np.stack(images))
-    scores = np.max(answers["probabilities"], axis=-1)
-    figure = plot_predictions(
-        images,
-        labels,
-        np.asarray(answers["labels"]),
-        scores,
-        model.class_names,
-        columns=6,
-    )
+    probabilities = np.asarray(answers["probabilities"])
+    if model.multi_label:
+        found = (probabilities >= THRESHOLD).astype(np.float32)
+        titles = [
+            f"{_title(answer, names)}\ntrue: {_title(truth, names)}"
+            for answer, truth in zip(found, labels, strict=True)
+        ]
+        figure = plot_samples(images, titles, columns=6)
+    else:
+        best, scores = np.asarray(answers["labels"]), probabilities.max(axis=-1)
+        figure = plot_predictions(images, labels, best, scores, names, columns=6)
     save_figure(figure, folder / "validation_predictions.png")
+
+
+def _title(label, names) -> str:
+    """The class of an image, or all of its classes, shares of mixed ones with them."""
+    if np.ndim(label) == 0:
+        return names[int(label)]
+    present = np.argsort(-label, kind="stable")[: int((label > 0).sum())]
+    shares = [
+        f"{names[i]}{'' if label[i] == 1 else f' {label[i]:.0%}'}" for i in present
+    ]
+    return ", ".join(shares) or "none"
 
 
 def _choose(metrics: dict, count: int) -> list[int]:

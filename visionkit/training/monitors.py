@@ -1,4 +1,4 @@
-"""Callbacks that follow one value: the best model, and when to stop looking for it."""
+"""Callbacks that follow one value: the best model, when to slow down, when to stop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,30 @@ from typing import Any
 
 import keras
 
+from visionkit._spelling import check_name
 from visionkit.training.files import atomic_replace
-from visionkit.training.state import averaged_weights
+from visionkit.training.state import averaged_weights, number
 
 _LOWER_IS_BETTER = ("loss", "error", "crossentropy", "divergence", "mae", "mse")
 _HIGHER_IS_BETTER = (
     *("acc", "auc", "precision", "recall", "f1", "iou", "dice", "map", "top_"),
     *("average_precision", "sensitivity", "specificity"),
 )
+
+
+def check_monitor(monitor: str, model: keras.Model) -> None:
+    """Refuse, before anything is trained, a value that the logs will not have.
+
+    Args:
+        monitor: Name of the value.
+        model: Compiled.
+
+    Raises:
+        ValueError: Naming the nearest spelling and the legal names.
+    """
+    metrics = model.get_compile_config()["metrics"] or ()
+    names = ["loss", *(metric["config"]["name"] for metric in metrics)]
+    check_name("value to monitor", monitor, [f"val_{n}" for n in names] + names)
 
 
 class Monitor(keras.callbacks.Callback):
@@ -110,6 +126,10 @@ class BestModel(Monitor):
             with averaged_weights(self.model), atomic_replace(self.path) as temporary:
                 self.model.save(temporary)
 
+    def restart(self) -> None:
+        """Forget the best value: what comes now is not comparable with it."""
+        self.best = None
+
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state()`; a best value whose file is gone does not count."""
         self.best = state["best"] if self.path.is_file() else None
@@ -162,6 +182,67 @@ class EarlyStopping(Monitor):
         super().on_train_end(logs)
         if self.restore_best is not None and Path(self.restore_best).is_file():
             self.model.load_weights(self.restore_best)
+
+    def state(self) -> dict[str, Any]:
+        """The best value and the epochs since."""
+        return {**super().state(), "wait": self.wait}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        super().load_state(state)
+        self.wait = state["wait"]
+
+
+class ReduceOnPlateau(Monitor):
+    """Lowers the learning rate when the monitored value no longer improves.
+
+    Unlike Keras' it can be resumed: its own state is saved, and the rate is one of the
+    optimizer's variables. It needs an optimizer with a rate that is a number.
+
+    Args:
+        monitor: Name of the value in the logs.
+        factor: The rate is multiplied by it, in (0, 1).
+        patience: Epochs without improvement after which it is.
+        min_rate: What the rate never falls below.
+        min_delta: What a better value must differ by.
+        mode: "min", "max", or "auto" to tell by the name.
+
+    Attributes:
+        wait: Epochs since the best one, or since the rate was lowered.
+    """
+
+    order = -1  # the history says the rate of the next batch
+
+    def __init__(
+        self,
+        monitor: str,
+        factor: float = 0.1,
+        patience: int = 5,
+        min_rate: float = 0.0,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+    ):
+        super().__init__(monitor, mode, min_delta)
+        if not 0 < factor < 1:
+            raise ValueError(f"`factor` must be in (0, 1). Received: factor={factor}")
+        if patience < 1:
+            raise ValueError(
+                f"`patience` must be at least 1. Received: patience={patience}"
+            )
+        self.factor, self.patience, self.min_rate = factor, patience, min_rate
+        self.wait = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Count, and lower the rate."""
+        improved = self.improved(logs)
+        if improved is None:
+            return
+        self.wait = 0 if improved else self.wait + 1
+        if self.wait >= self.patience:
+            rate = number(self.model.optimizer.learning_rate)
+            lower = max(rate * self.factor, self.min_rate)
+            self.model.optimizer.learning_rate = min(rate, lower)
+            self.wait = 0
 
     def state(self) -> dict[str, Any]:
         """The best value and the epochs since."""

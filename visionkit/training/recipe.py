@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -19,125 +18,9 @@ from visionkit.training.recipe_files import (
     parse_yaml,
     read_yaml,
 )
-from visionkit.types import RESIZE_MODES, TASKS
+from visionkit.training.recipe_sections import Recipe, Section, named_options
 
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", validate_default=True, allow_inf_nan=False
-    )
-
-
-class ModelRecipe(_Section):
-    """`model`: the keywords of `build_backbone` and of the task's constructor."""
-
-    name: str = "classifier"
-    backbone: str
-    weights: str | None = None
-    freeze: list[str] = []
-    output_stride: Literal[8, 16, 32] = 32
-    norm_momentum: float | None = pydantic.Field(None, ge=0, lt=1)
-    image_size: tuple[pydantic.PositiveInt, pydantic.PositiveInt]
-    resize: Literal[RESIZE_MODES] = "center_crop"
-    crop_fraction: float = pydantic.Field(0.875, gt=0, le=1)
-    channels: Literal[1, 3] = 3
-    top: Literal["pooled", "paper"] = "pooled"
-    dropout: float = pydantic.Field(0.0, ge=0, lt=1)
-    label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
-
-
-class DataRecipe(_Section):
-    """`data`: a source, its splits and how it is read.
-
-    `train` and `validation` are options of the source, `root` and `task` are passed
-    where it takes them. `validation` may be a share of the training set instead.
-    """
-
-    source: str
-    root: str | None = None
-    train: dict[str, Any] = {}
-    validation: float | dict[str, Any] = 0.2
-    split_seed: pydantic.NonNegativeInt = 0
-    batch_size: pydantic.PositiveInt = 32
-    exif: Literal["apply", "ignore"] = "apply"
-    max_bad: float = pydantic.Field(0.01, ge=0, le=1)
-
-    @pydantic.field_validator("validation")
-    @classmethod
-    def _share(cls, value):
-        if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError("a share of the training set must be in (0, 1)")
-        return value
-
-
-class EarlyStoppingRecipe(_Section):
-    """`train.early_stopping`: stop when `train.monitor` no longer improves."""
-
-    patience: pydantic.PositiveInt = 10
-    min_delta: float = pydantic.Field(0.0, ge=0)
-
-
-class TrainRecipe(_Section):
-    """`train`: everything about the optimisation."""
-
-    epochs: pydantic.PositiveInt
-    optimizer: str | dict[str, dict[str, Any] | None] = "adamw"
-    learning_rate: pydantic.PositiveFloat = 0.001
-    schedule: str | dict[str, dict[str, Any] | None] = "constant"
-    weight_decay: pydantic.NonNegativeFloat = 0.0
-    clip_norm: pydantic.PositiveFloat | None = None
-    accumulation_steps: pydantic.PositiveInt = 1
-    ema: float | None = pydantic.Field(None, gt=0, lt=1)
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    jit_compile: Literal["auto"] | bool = "auto"
-    distribute: Literal["none"] = "none"
-    monitor: str = "val_loss"
-    early_stopping: EarlyStoppingRecipe | None = None
-    checkpoint_steps: pydantic.PositiveInt | None = None
-    tensorboard: bool = True
-    deterministic: bool = False
-    seed: pydantic.NonNegativeInt = 0
-
-    @pydantic.field_validator("optimizer", "schedule")
-    @classmethod
-    def _one_name(cls, value):
-        if isinstance(value, dict) and len(value) != 1:
-            raise ValueError("must be a name, or one name with its options")
-        return value
-
-
-class ExportRecipe(_Section):
-    """`export`: the SavedModel."""
-
-    style: Literal["visionkit"] = "visionkit"
-
-
-class Recipe(_Section):
-    """A whole recipe. `name` is the file's name unless given."""
-
-    name: str = "recipe"
-    task: Literal[TASKS]
-    model: ModelRecipe
-    data: DataRecipe
-    augment: list[str | dict[str, dict[str, Any] | None]] = []
-    train: TrainRecipe
-    export: ExportRecipe = ExportRecipe()
-
-    def to_yaml(self) -> str:
-        """The resolved recipe as YAML text that `load_recipe` reads back."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-
-    def to_dict(self) -> dict:
-        """Plain dicts, lists and numbers."""
-        return self.model_dump(mode="json")
-
-
-def named_options(item: str | dict) -> tuple[str, dict]:
-    """`"flip"` and `{"flip": {"p": 0.5}}` alike as (name, options)."""
-    if isinstance(item, str):
-        return item, {}
-    ((name, options),) = item.items()
-    return name, dict(options or {})
+__all__ = ["Recipe", "check_names", "load_recipe", "named_options"]
 
 
 def load_recipe(source, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -182,10 +65,25 @@ def _override(raw: dict, override: str) -> None:
     *parents, last = key.split(".")
     node = raw
     for parent in parents:
-        if not isinstance(node.get(parent), dict):
+        if isinstance(node, list):
+            node = _item(node, parent, override)
+            continue
+        if not isinstance(node.get(parent), dict | list):
             node[parent] = {}
         node = node[parent]
+    if isinstance(node, list):
+        _item(node, last, override)
+        last = int(last)
     node[last] = value
+
+
+def _item(items: list, place: str, override: str):
+    if not place.isdigit() or int(place) >= len(items):
+        raise RecipeError(
+            f"{override!r}: {place!r} is no place in a list of {len(items)}; they are "
+            "counted from 0."
+        )
+    return items[int(place)]
 
 
 def _explain(origin: str, error: pydantic.ValidationError) -> str:
@@ -196,6 +94,8 @@ def _explain(origin: str, error: pydantic.ValidationError) -> str:
             if section is None:  # what follows names a branch of a union
                 break
             keys.append(part)
+            if part.isdigit():  # an item of a list of sections
+                continue
             parent = section
             field = parent.model_fields.get(part)
             section = _section_in(field.annotation) if field else None
@@ -212,12 +112,12 @@ def _explain(origin: str, error: pydantic.ValidationError) -> str:
     return f"{origin} is not a valid recipe:\n{body}"
 
 
-def _section_in(annotation) -> type[_Section] | None:
-    """The section that a field holds, also behind `| None`."""
-    for kind in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(kind, type) and issubclass(kind, _Section):
-            return kind
-    return None
+def _section_in(annotation) -> type[Section] | None:
+    """The section that a field holds, also behind `| None` and in a list."""
+    if inspect.isclass(annotation) and issubclass(annotation, Section):
+        return annotation
+    found = map(_section_in, getattr(annotation, "__args__", ()))
+    return next(filter(None, found), None)
 
 
 def check_names(recipe: Recipe, origin: str) -> None:
@@ -229,7 +129,9 @@ def check_names(recipe: Recipe, origin: str) -> None:
     from visionkit.backbones import BACKBONES
     from visionkit.data.sources import SOURCES, source_class
     from visionkit.data.transforms import build_transforms
+    from visionkit.losses import LOSSES
     from visionkit.tasks import MODELS
+    from visionkit.training.phases import phase_recipes
 
     def check(key, value, table):
         if value not in table:
@@ -242,6 +144,7 @@ def check_names(recipe: Recipe, origin: str) -> None:
     check("model.name", recipe.model.name, MODELS[recipe.task])
     check("model.backbone", recipe.model.backbone, BACKBONES)
     check("data.source", recipe.data.source, SOURCES)
+    check("train.loss", named_options(recipe.train.loss)[0], LOSSES)
     legal = set(inspect.signature(source_class(recipe.data.source)).parameters)
     for split in ("train", "validation"):
         options = getattr(recipe.data, split)
@@ -249,9 +152,22 @@ def check_names(recipe: Recipe, origin: str) -> None:
             check(f"data.{split}", option, legal - {"task"})
     if recipe.data.root is not None and "root" not in legal:
         check("data", "root", legal)
+    sizes = {phase.model.image_size for phase in phase_recipes(recipe)}
     try:
-        build_transforms(recipe.augment)
+        build_transforms(recipe.augment, recipe.task)
     except ValueError as error:
         raise RecipeError(
             f"{origin} is not a valid recipe:\n  augment: {error}"
         ) from None
+    if recipe.train.distribute != "none" and recipe.train.accumulation_steps > 1:
+        raise RecipeError(
+            f"{origin} is not a valid recipe:\n  train.accumulation_steps: found "
+            f"{recipe.train.accumulation_steps}; Keras cannot accumulate gradients on "
+            "several devices. Use distribute: none, or a larger data.batch_size."
+        )
+    if len(sizes) > 1 and recipe.model.top != "pooled":
+        raise RecipeError(
+            f"{origin} is not a valid recipe:\n  train.phases: found several "
+            f"image_size with model.top={recipe.model.top!r}; a published top has a "
+            "fixed size. Use top: pooled, or one size."
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 
 import yaml
@@ -14,6 +16,23 @@ _MAX_BYTES = 1_000_000
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the text names file, key, value and expectation."""
+
+
+@contextlib.contextmanager
+def as_recipe_error():
+    """A `ValueError` within it becomes a `RecipeError`: the recipe asked for it."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def recipe_of(source):
+    """The recipe file of a run folder; anything else as it is."""
+    file = Path(source) / "recipe.yaml" if isinstance(source, (str, Path)) else None
+    return file if file is not None and file.is_file() else source
 
 
 def recipe_folders() -> list[Path]:
@@ -40,6 +59,11 @@ def find_recipe(name: str | os.PathLike) -> Path:
     known = list_recipes()
     if str(name) in known:
         return known[str(name)]
+    if recipe_of(path) is not path:
+        raise RecipeError(
+            f"{path} is a run folder: add --resume to go on with it, or name its "
+            "recipe.yaml to train it anew."
+        )
     raise RecipeError(
         f"There is no recipe {str(name)!r}: neither a file nor one of visionkit's "
         f"own.{nearest(str(name), known)} `python -m visionkit.tasks list recipes` "
@@ -89,6 +113,14 @@ def read_yaml(path: Path) -> dict:
             f"train and export; found {type(raw).__name__}."
         )
     return raw
+
+
+# YAML 1.1 takes 1e-3 for a text; everybody means the number.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
 
 
 def parse_yaml(text: str):

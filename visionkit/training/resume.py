@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from visionkit.training.checkpoint import CheckpointStore
+from visionkit.training.checkpoint import Checkpoint, CheckpointStore
 from visionkit.training.state import (
     metric_state,
     model_state,
@@ -143,11 +143,14 @@ class Checkpointer(keras.callbacks.Callback):
         self._metrics: dict[str, np.ndarray] = {}
         self._saved: dict[str, int] | None = None
 
-    def resume(self, model: keras.Model) -> tuple[int, int]:
+    def resume(
+        self, model: keras.Model, checkpoint: Checkpoint | None = None
+    ) -> tuple[int, int]:
         """Bring `model`, the arranged callbacks and the position to the checkpoint.
 
         Args:
             model: Built and compiled as for the run that is resumed.
+            checkpoint: What `store.load()` has given; loaded when omitted.
 
         Returns:
             (epoch, step): epochs done, the `initial_epoch` of `fit`, and batches done
@@ -158,7 +161,7 @@ class Checkpointer(keras.callbacks.Callback):
             CheckpointError: No checkpoint is usable.
             ValueError: The checkpoint is of another model; nothing was changed.
         """
-        checkpoint = self.store.load()
+        checkpoint = checkpoint or self.store.load()
         if checkpoint is None:
             return 0, 0
         arrays = dict(checkpoint.arrays)
@@ -276,7 +279,8 @@ def arrange(callbacks: Iterable[keras.callbacks.Callback]) -> list:
     weights comes before what saves them, what has a state before the `Checkpointer`.
 
     Args:
-        callbacks: With one `Checkpointer`, which is told of those with a `state()`.
+        callbacks: With one `Checkpointer`, which is told of those with a `state()`,
+            and forgets those of an earlier arrangement.
 
     Returns:
         The list for `fit`.
@@ -291,6 +295,7 @@ def arrange(callbacks: Iterable[keras.callbacks.Callback]) -> list:
             "The callbacks must have one `Checkpointer`. "
             f"Received: {[type(c).__name__ for c in callbacks]}"
         )
+    checkpointers[0].stateful = {}
     for callback in callbacks:
         if hasattr(callback, "load_state"):
             name = type(callback).__name__

@@ -12,7 +12,7 @@ import keras
 from visionkit.tasks.loading import load
 from visionkit.training.files import atomic_write_text
 from visionkit.training.recipe import Recipe, load_recipe
-from visionkit.training.recipe_files import RecipeError
+from visionkit.training.recipe_files import RecipeError, recipe_of
 from visionkit.training.session import TrainingSession
 
 
@@ -38,12 +38,6 @@ class Run:
         return load(self.folder)
 
 
-def recipe_of(source):
-    """The recipe file of a run folder; anything else as it is."""
-    file = Path(source) / "recipe.yaml" if isinstance(source, (str, Path)) else None
-    return file if file is not None and file.is_file() else source
-
-
 def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto") -> Run:
     """Train a recipe: sources, model, `fit`, checkpoints, scores, pictures.
 
@@ -52,9 +46,10 @@ def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto")
             or (with `resume`) a run folder.
         overrides: `"key.path=value"` texts.
         out: The run folder; default `runs/<recipe name>-<time>`.
-        resume: Go on where the folder's training stopped: same weights, optimizer,
-            schedule, averages, random state and data order. Only `train.epochs` may
-            differ from what the folder's recipe says.
+        resume: Go on where the folder's training stopped (without `out`, in the
+            newest run of the recipe): same weights, optimizer, schedule, averages,
+            random state and data order. Only `train.epochs` (with phases, the epochs
+            of the last one) may differ from what the folder's recipe says.
         verbose: As for `fit`; `"auto"` is a progress bar on a terminal or in a
             notebook, else a line per epoch.
 
@@ -83,6 +78,9 @@ def _open_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
     if resume and out is None and recipe_of(source) is not source:
         out = source
     recipe = load_recipe(recipe_of(source), overrides)
+    if resume and out is None:  # the newest; the time is in the name
+        runs = sorted(Path("runs").glob(f"{recipe.name}-*/recipe.yaml"))
+        out = runs[-1].parent if runs else None
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(out) if out else Path("runs") / f"{recipe.name}-{stamp}"
     written = folder / "recipe.yaml"
@@ -106,19 +104,24 @@ def _open_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
 def _check_same(old: Recipe, new: Recipe, folder: Path) -> None:
     """Refuse to resume with another recipe; only the number of epochs may change."""
     before, after = _flat(old.to_dict()), _flat(new.to_dict())
+    epochs = "train.epochs"
+    if old.train.phases:  # those before the last may be over
+        epochs = f"train.phases.{len(old.train.phases) - 1}.epochs"
     changed = [
         f"  {key}: the run has {before.get(key)!r}, now {after.get(key)!r}"
         for key in sorted({*before, *after})
-        if before.get(key) != after.get(key) and key not in ("train.epochs", "name")
+        if before.get(key) != after.get(key) and key not in (epochs, "name")
     ]
     if changed:
         raise RecipeError(
-            f"{folder} was started with another recipe; only train.epochs may change "
+            f"{folder} was started with another recipe; only {epochs} may change "
             "on resume:\n" + "\n".join(changed)
         )
 
 
 def _flat(node, prefix="") -> dict:
+    if isinstance(node, list):
+        node = dict(enumerate(node))
     if not isinstance(node, dict):
         return {prefix.rstrip("."): node}
     out = {}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
 import keras
 from rich.console import Console
-from rich.table import Table
 
 from visionkit.data import DataReport, Order, make_dataset, steps_per_epoch
-from visionkit.data.check import check_source, check_splits
+from visionkit.data.check import check_data
 from visionkit.data.determinism import make_deterministic
 from visionkit.metrics import to_json_safe
 from visionkit.tasks.loading import load
@@ -33,14 +31,27 @@ from visionkit.training.callbacks import (
     arrange,
 )
 from visionkit.training.checkpoint import CheckpointStore
+from visionkit.training.distribution import device_scope
 from visionkit.training.environment import describe_environment
 from visionkit.training.evaluation import evaluate_model
 from visionkit.training.files import atomic_write_json
+from visionkit.training.monitors import check_monitor
+from visionkit.training.phases import phase_recipes
 from visionkit.training.recipe import Recipe
+from visionkit.training.recipe_files import as_recipe_error
+from visionkit.training.schedules import build_plateau
+from visionkit.training.state import carry_weights, check_weights_fit
+from visionkit.training.summary import summary_table
 
 
 class TrainingSession:
-    """One training of a recipe in its run folder.
+    """One training of a recipe in its run folder, phase by phase.
+
+    At a phase's start the model is built for its image size and frozen stages, has the
+    weights of the phase before (their averages, with `train.ema`), and a fresh
+    optimizer and schedule. Data order, history and the best model go on. Where the
+    image size changes, though, the best model starts anew, since scores at another size
+    say little: the saved model has the last phase's size.
 
     Args:
         recipe: The resolved recipe.
@@ -63,20 +74,32 @@ class TrainingSession:
         }
         self.examine_data()
         self.transforms = build_transforms(recipe)
-        self.model = build_model(recipe, self.source.info.class_names)
         self.steps = steps_per_epoch(self.source, recipe.data.batch_size)
-        compile_model(self.model, recipe, self.steps)
+
+        self.phases = phase_recipes(recipe)
+        self.phase, self.phase_start = 0, 0  # the present one, and its first epoch
+        self.model = None
+        self.checkpointer = Checkpointer(
+            CheckpointStore(folder / "checkpoints"),
+            every_steps=recipe.train.checkpoint_steps,
+            extra_state=self.state,
+        )
+        self.interrupts = Interrupts(self.checkpointer)
+        self.history = History(folder / "history.csv")
+        with as_recipe_error():
+            self.best = BestModel(folder / "model.keras", recipe.train.monitor)
 
     def examine_data(self) -> None:
         """The cheap part of the doctor; unreadable files are left out from here on."""
-        splits = {"train": self.source, "validation": self.validation}
-        found = [
-            check_source(source, name=name, report=self.reports[name])
-            for name, source in splits.items()
-        ]
-        found.append(check_splits(self.source, self.validation))
-        for report in found:
+        found = check_data(self.source, self.validation, reports=self.reports)
+        for report in found.values():
             report.print_urgent(self.console)
+        images, batch = len(self.source), self.recipe.data.batch_size
+        if images < batch:
+            self.console.print(
+                f"[yellow]data.batch_size is {batch}, there are {images} training "
+                "images: they are repeated to fill a batch; lower it[/]"
+            )
         self.write_data_report()
 
     def train(self, resume: bool) -> dict[str, list[float]]:
@@ -85,67 +108,124 @@ class TrainingSession:
         Returns:
             Log name -> value per epoch, of the whole training.
         """
-        options = self.recipe.train
-        store = CheckpointStore(self.folder / "checkpoints")
-        checkpointer = Checkpointer(
-            store, every_steps=options.checkpoint_steps, extra_state=self.data_state
-        )
-        history = History(self.folder / "history.csv")
-        interrupts = Interrupts(checkpointer)
-        callbacks = arrange(
-            [checkpointer, history, interrupts, *self.callbacks(checkpointer)]
-        )
-        epoch, step = (0, 0)
-        if resume:
-            epoch, step = checkpointer.resume(self.model)
-            for name, state in checkpointer.extra.get("data", {}).items():
+        checkpoint = self.checkpointer.store.load() if resume else None
+        extra = checkpoint.state["extra"] if checkpoint else {}
+        self.phase = extra.get("phase", 0)
+        self.phase_start = extra.get("phase_start", 0)
+        self.build(pretrained=checkpoint is None)
+        callbacks = self.callbacks()
+        epoch = step = 0
+        if checkpoint:
+            epoch, step = self.checkpointer.resume(self.model, checkpoint)
+            for name, state in extra.get("data", {}).items():
                 self.reports[name].restore(state)
-        self.describe(epoch, step, checkpointer.skipped)
+        else:
+            self.check_later_phases()
+        self.describe(epoch, step)
         if epoch == step == 0:
             figures.draw_data(self.dataset(), self.source, self.folder / "figures")
-        stopped = any(getattr(c, "exhausted", False) for c in callbacks)
-        if epoch < options.epochs and not stopped:
-            try:
-                with interrupts:
-                    self.model.fit(
-                        self.dataset(epoch, step),
-                        initial_epoch=epoch,
-                        epochs=options.epochs,
-                        steps_per_epoch=self.steps,
-                        validation_data=self.dataset(training=False),
-                        callbacks=callbacks,
-                        shuffle=False,  # the data set already is
-                        verbose=self.verbose,
-                    )
-            finally:
-                self.write_data_report()
-        names = dict.fromkeys(name for row in history.rows for name in row)
-        return {n: [row.get(n, float("nan")) for row in history.rows] for n in names}
+        try:
+            with self.interrupts:
+                epoch = self.fit(callbacks, epoch, step)
+                while self.phase + 1 < len(self.phases):
+                    self.begin_next_phase(epoch)
+                    epoch = self.fit(self.callbacks(), epoch)
+        finally:
+            self.write_data_report()
+        rows = self.history.rows
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {n: [row.get(n, float("nan")) for row in rows] for n in names}
 
-    def callbacks(self, checkpointer: Checkpointer) -> list:
-        """What the recipe asks for beside what every training has."""
-        options, monitor = self.recipe.train, self.recipe.train.monitor
+    def build(self, *, pretrained: bool = False) -> None:
+        """The present phase's model, compiled, with the weights of the one before."""
+        recipe, before = self.phases[self.phase], self.model
+        scope = device_scope(recipe.train.distribute, recipe.data.batch_size)
+        with as_recipe_error(), scope:
+            model = build_model(recipe, self.source.info, pretrained=pretrained)
+            compile_model(model, recipe, self.source, self.steps)
+            check_monitor(recipe.train.monitor, model)
+            model.optimizer.build(model.trainable_variables)
+            if before is not None:
+                carry_weights(before, model)
+        self.model = model
+
+    def check_later_phases(self) -> None:
+        """Refuse a phase that cannot be built before the first one is trained."""
+        for recipe in self.phases[1:]:
+            later = build_model(recipe, self.source.info, pretrained=False)
+            check_weights_fit(self.model, later)
+
+    def begin_next_phase(self, epoch: int) -> None:
+        """Go on to the next phase, whose first epoch is `epoch`."""
+        self.phase, self.phase_start = self.phase + 1, epoch
+        size = self.model.preprocessing.image_size
+        self.build()
+        if self.model.preprocessing.image_size != size:
+            self.best.restart()
+
+    def fit(self, callbacks: list, epoch: int, step: int = 0) -> int:
+        """Train what is left of the present phase.
+
+        Args:
+            callbacks: What `callbacks` has returned.
+            epoch: Epochs of the training that are done.
+            step: Batches of the next one that are done.
+
+        Returns:
+            Epochs of the training that are done afterwards.
+        """
+        end = self.phase_start + self.phases[self.phase].train.epochs
+        stopped = any(getattr(c, "exhausted", False) for c in callbacks)
+        if epoch >= end or stopped:
+            return epoch
+        self.model.fit(
+            self.dataset(epoch, step),
+            initial_epoch=epoch,
+            epochs=end,
+            steps_per_epoch=self.steps,
+            validation_data=self.dataset(training=False),
+            callbacks=callbacks,
+            shuffle=False,  # the data set already is
+            verbose=self.verbose,
+        )
+        return self.checkpointer.progress.epoch
+
+    def callbacks(self) -> list:
+        """The callbacks of the present phase, arranged.
+
+        Those that follow the whole training are the same in every phase.
+        """
+        options = self.phases[self.phase].train
+        self.history.phase = self.phase + 1
         callbacks = [
+            self.checkpointer,
+            self.interrupts,
+            self.history,
             EmaWeights(),
-            BestModel(self.folder / "model.keras", monitor),
+            self.best,
             NonFiniteGuard(
-                self.batch_names, self.folder / "non_finite.json", checkpointer
+                self.batch_names, self.folder / "non_finite.json", self.checkpointer
             ),
         ]
+        if plateau := build_plateau(options.schedule, options.monitor):
+            callbacks.append(plateau)
         if stopping := options.early_stopping:
             callbacks.append(
-                EarlyStopping(monitor, stopping.patience, min_delta=stopping.min_delta)
+                EarlyStopping(
+                    options.monitor, stopping.patience, min_delta=stopping.min_delta
+                )
             )
         if options.tensorboard:
             folder = str(self.folder / "tensorboard")
             callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-        return callbacks
+        return arrange(callbacks)
 
     def dataset(self, epoch: int = 0, step: int = 0, training: bool = True):
         """Batches from a place in the training, or of the validation data."""
         options = {}
         if training:
-            order = Order(self.recipe.train.seed, epoch, step)
+            train = self.recipe.train
+            order = Order(train.seed, epoch, step, train.epochs)
             options = {"transforms": self.transforms, "order": order}
         return make_dataset(
             self.source if training else self.validation,
@@ -168,40 +248,27 @@ class TrainingSession:
             self.reports["train"],
         )
 
-    def data_state(self) -> dict:
-        """What a checkpoint carries about the data."""
-        return {"data": {name: r.to_dict() for name, r in self.reports.items()}}
+    def state(self) -> dict:
+        """What a checkpoint carries beside the model and the callbacks."""
+        return {
+            "data": {name: r.to_dict() for name, r in self.reports.items()},
+            "phase": self.phase,
+            "phase_start": self.phase_start,
+        }
 
     def write_data_report(self) -> None:
         """Write `data_report.json`: what was read, used and skipped, and why."""
         reports = {name: report.to_dict() for name, report in self.reports.items()}
         atomic_write_json(self.folder / "data_report.json", reports)
 
-    def describe(self, epoch: int, step: int, skipped: list[str]) -> None:
+    def describe(self, epoch: int, step: int) -> None:
         """Say what is about to be trained, and write `environment.json`."""
         environment = describe_environment()
         atomic_write_json(self.folder / "environment.json", environment)
-        recipe, model = self.recipe, self.model
-        counts = {name: report.to_dict() for name, report in self.reports.items()}
-        used = ", ".join(f"{c['used']} of {c['read']} {n}" for n, c in counts.items())
-        trainable = sum(math.prod(w.shape) for w in model.trainable_weights)
-        table = Table(
-            box=None, show_header=False, title=recipe.name, title_style="bold"
-        )
-        table.add_row("task", f"{recipe.task}, {len(model.class_names)} classes")
-        table.add_row("model", f"{recipe.model.name} on {recipe.model.backbone}")
-        table.add_row("parameters", f"{model.count_params():,}, {trainable:,} trained")
-        table.add_row("images", used)
-        table.add_row(
-            "steps", f"{self.steps} of {recipe.data.batch_size} images per epoch"
-        )
-        table.add_row(
-            "device", f"{', '.join(environment['devices'])} ({environment['backend']})"
-        )
-        table.add_row("run folder", str(self.folder))
+        table = summary_table(self, environment)
         if epoch or step:
             table.add_row("resumed", f"in epoch {epoch + 1}, after {step} steps")
-        for reason in skipped:
+        for reason in self.checkpointer.skipped:
             table.add_row("checkpoint left out", reason)
         self.console.print("", table, "")
 

@@ -37,25 +37,57 @@ def restore_model_state(model: keras.Model, arrays: dict[str, np.ndarray]) -> No
         ValueError: Names or shapes differ; they are listed, and nothing was changed.
     """
     variables = _variables(model)
-    faults = [
-        f"{name}: missing in the checkpoint" for name in variables.keys() - arrays
-    ]
-    faults += [f"{name}: unknown to this model" for name in arrays.keys() - variables]
-    faults += [
-        f"{name}: {arrays[name].shape} in the checkpoint, {tuple(v.shape)} in the model"
-        for name, v in variables.items()
-        if name in arrays and arrays[name].shape != tuple(v.shape)
-    ]
-    if faults:
-        more = len(faults) - _NAMES_SHOWN
+    if faults := _misfits(variables, arrays):
         raise ValueError(
-            "The checkpoint is not one of this model and optimizer:\n  "
-            + "\n  ".join(sorted(faults)[:_NAMES_SHOWN])
-            + (f"\n  and {more} more" if more > 0 else "")
-            + "\nBuild and compile the model as for the run that is resumed."
+            "The checkpoint is not one of this model and optimizer:\n"
+            f"{faults}\nBuild and compile the model as for the run that is resumed."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
+
+
+def carry_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give `target` the weights, averaged ones where there are, and random state.
+
+    Args:
+        source: A model of the same layers; its image size, what of it trains, and its
+            optimizer do not matter.
+        target: Built.
+
+    Raises:
+        ValueError: The weights of the two are not the same; nothing was changed.
+    """
+    check_weights_fit(source, target)
+    with averaged_weights(source):
+        arrays = _arrays(_named("model", source.variables))
+    for name, variable in _named("model", target.variables).items():
+        variable.assign(arrays[name])
+
+
+def check_weights_fit(source: keras.Model, target: keras.Model) -> None:
+    """Raise a `ValueError` where `carry_weights` would."""
+    arrays = _named("model", source.variables)
+    if faults := _misfits(_named("model", target.variables), arrays):
+        raise ValueError(
+            f"The weights of {source.name!r} at image size "
+            f"{source.input.shape[1:3]} do not fit it at {target.input.shape[1:3]}:\n"
+            f"{faults}\nThis backbone needs one image size throughout."
+        )
+
+
+def _misfits(variables: dict, arrays: dict) -> str:
+    """What of `variables` has no equal in `arrays`, and the reverse, a line each."""
+    faults = [f"{name}: missing" for name in variables.keys() - arrays]
+    faults += [f"{name}: unknown to this model" for name in arrays.keys() - variables]
+    faults += [
+        f"{name}: {tuple(arrays[name].shape)} instead of {tuple(v.shape)}"
+        for name, v in variables.items()
+        if name in arrays and tuple(arrays[name].shape) != tuple(v.shape)
+    ]
+    lines = sorted(faults)[:_NAMES_SHOWN]
+    if len(faults) > _NAMES_SHOWN:
+        lines.append(f"and {len(faults) - _NAMES_SHOWN} more")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def metric_state(model: keras.Model) -> dict[str, np.ndarray]:
@@ -81,7 +113,7 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     """
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of loss scaling
-    if not getattr(optimizer, "use_ema", False) or int(optimizer.iterations) == 0:
+    if not getattr(optimizer, "use_ema", False) or number(optimizer.iterations) == 0:
         yield
         return
     pairs = zip(
@@ -100,6 +132,11 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     finally:
         for (variable, _), value in zip(pairs, own, strict=True):
             variable.assign(value)
+
+
+def number(value) -> float:
+    """A scalar variable or tensor, on one device or mirrored on several."""
+    return float(keras.ops.convert_to_numpy(value))
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
+    "draw_heat": "visionkit.visualize.heat",
     "draw_results": "visionkit.visualize.results",
     "palette": "visionkit.visualize.colors",
     "plot_class_counts": "visionkit.visualize.figures",
+    "plot_class_scores": "visionkit.visualize.class_scores",
     "plot_confusion_matrix": "visionkit.visualize.confusion",
+    "plot_feature_maps": "visionkit.visualize.features",
+    "plot_filters": "visionkit.visualize.features",
     "plot_history": "visionkit.visualize.figures",
     "plot_predictions": "visionkit.visualize.samples",
     "plot_samples": "visionkit.visualize.samples",

@@ -87,7 +87,7 @@ def draw_annotations(image, results: Results, scale: float = 1.0):
     Returns:
         RGB `PIL.Image`.
     """
-    picture = _resize(image, scale)
+    picture = resize(image, scale)
     rows, columns = (
         np.minimum(np.arange(new) / scale, old - 1).astype(np.int64)
         for new, old in zip(picture.size[::-1], image.size[::-1], strict=True)
@@ -162,7 +162,8 @@ def font_size(picture_size) -> int:
     return max(12, min(round(max(width, height) / 45), width // 18))
 
 
-def _resize(image, scale):
+def resize(image, scale):
+    """A copy of a `PIL.Image` with its sides times `scale`; small ones stay pixels."""
     from PIL import Image
 
     if scale == 1:

@@ -71,7 +71,7 @@ def plot_history(history, *, monitor: str | None = None):
     Args:
         history: Dict of lists by metric name (`keras.callbacks.History.history`), or
             the path of a CSV file of the same columns. A column "epoch" gives the
-            epochs' numbers; "seconds" is left out.
+            epochs' numbers; "seconds" and "phase" are left out.
         monitor: Column that decides the best epoch; lowest if its name speaks of a
             loss or an error, else highest. Default: the first "val_" column that is
             not a loss, else "val_loss", else none is marked.
@@ -86,7 +86,8 @@ def plot_history(history, *, monitor: str | None = None):
 
     columns = _read_history(history)
     epochs = columns.pop("epoch", None)
-    columns.pop("seconds", None)
+    for name in ("seconds", "phase"):
+        columns.pop(name, None)
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError("The history must hold at least one metric and one epoch.")
     count = len(next(iter(columns.values())))

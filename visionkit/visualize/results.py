@@ -63,16 +63,16 @@ def draw_results(results: Results, image=None):
     scale = -(-READABLE_SIDE // max(image.size)) if max(image.size) else 1
     picture = draw_annotations(image, results, scale)
     if results.segmentation is not None:
-        return _stack(picture, _legend(results, *_caption_size(picture)))
+        return stack(picture, _legend(results, *caption_size(picture)))
     if results.boxes is None and results.masks is None:
         names, scores = _best_classes(results)
         if names:
-            width, size = _caption_size(picture)
-            return _stack(picture, _score_bars(names, scores, width, size))
+            width, size = caption_size(picture)
+            return stack(picture, _score_bars(names, scores, width, size))
     return picture
 
 
-def _caption_size(picture):
+def caption_size(picture):
     """Width of the caption and its font size: wide enough under a narrow picture."""
     width = max(picture.width, READABLE_SIDE)
     return width, font_size((width, picture.height))
@@ -158,7 +158,7 @@ def _percent(share):
     return "<1%" if share < 0.01 else f"{share:.0%}"
 
 
-def _stack(picture, caption):
+def stack(picture, caption):
     """The picture, centred, above its caption."""
     from PIL import Image
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from visionkit.data.sources.base import Source
 
 SOURCES = {
+    "csv": "visionkit.data.sources.csv_file:Csv",
     "digits": "visionkit.data.sources.digits:Digits",
     "image_folder": "visionkit.data.sources.image_folder:ImageFolder",
     "records": "visionkit.data.sources.records:Records",
+    "tfds": "visionkit.data.sources.tfds:Tfds",
 }
 """Name -> "module:Class"; resolved on use, so that a list of names costs nothing."""
 

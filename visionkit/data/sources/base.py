@@ -17,7 +17,7 @@ class Record(TypedDict, total=False):
 
     path: bytes  # the image file, as `os.fsencode` spells it
     encoded: bytes  # the encoded image (JPEG, PNG)
-    label: int
+    label: int | np.ndarray  # (K,) float32 of 0 and 1 where `multi_label`
     boxes: np.ndarray  # (N, 4) float32, xyxy pixels
     box_labels: np.ndarray  # (N,) int32
     is_crowd: np.ndarray  # (N,) bool
@@ -38,6 +38,7 @@ class SourceInfo:
         num_examples: Number of records.
         split: "train", "validation", "test" or "all".
         name: The kind of source, e.g. "image_folder".
+        multi_label: Classification with any number of classes per image.
     """
 
     task: str
@@ -45,6 +46,7 @@ class SourceInfo:
     num_examples: int
     split: str = "all"
     name: str = ""
+    multi_label: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -90,6 +92,15 @@ class Source:
     info: SourceInfo
     skipped: list[Skip]
 
+    @property
+    def origin(self) -> Source:
+        """The source whose records are counted and reported; most often itself."""
+        return self
+
+    def origin_indices(self) -> np.ndarray:
+        """(len,) int64, the index in `origin` of each record."""
+        return np.arange(len(self))
+
     def __len__(self) -> int:
         return self.info.num_examples
 
@@ -107,17 +118,29 @@ class Source:
         return f"{self.info.name}[{index}]"
 
     def labels(self) -> np.ndarray | None:
-        """(len,) int32 class of each record for classification, else None."""
+        """The label of each record for classification, else None.
+
+        Returns:
+            (len,) int32; (len, num_classes) float32 of 0 and 1 where `multi_label`.
+        """
         if self.info.task != "classification":
             return None
-        return np.array([self.record(i)["label"] for i in range(len(self))], np.int32)
+        labels = [self.record(i)["label"] for i in range(len(self))]
+        if self.info.multi_label:
+            return np.array(labels, np.float32).reshape(-1, self.info.num_classes)
+        return np.array(labels, np.int32)
+
+    def class_counts(self) -> np.ndarray | None:
+        """(num_classes,) int64, records of each class for classification, else None."""
+        labels = self.labels()
+        return None if labels is None else count_classes(labels, self.info.num_classes)
 
     def columns(self) -> dict[str, np.ndarray]:
         """All records as columns.
 
-        Scalar columns are (len,) arrays. A ragged column `x` (boxes and what lies
-        beside them) is `x`, its rows of all records one after another, with one shared
-        `row_splits` (len + 1,) int64.
+        Scalar columns are (len,) arrays, `label` as from `labels`. A ragged column `x`
+        (boxes and what lies beside them) is `x`, its rows of all records one after
+        another, with one shared `row_splits` (len + 1,) int64.
         """
         records = [self.record(i) for i in range(len(self))]
         columns: dict[str, np.ndarray] = {}
@@ -125,7 +148,9 @@ class Source:
             return columns
         for key in SCALAR_COLUMNS:
             if key in records[0]:
-                dtype = np.int32 if key == "label" else object
+                dtype = object
+                if key == "label":
+                    dtype = np.float32 if self.info.multi_label else np.int32
                 columns[key] = np.array([r[key] for r in records], dtype)
         for key in RAGGED_COLUMNS:
             if key in records[0]:
@@ -146,26 +171,51 @@ class Source:
 
         Returns:
             A `tf.data.Dataset` of dicts: "index" () int64 and the record's keys as
-            tensors: scalars as (), ragged columns as (N, ...).
+            tensors: scalars as (), ragged columns as (N, ...), a `label` of many as
+            (K,) float32. With "origin" () int64 where `origin` is another source.
         """
         import tensorflow as tf
 
-        n = len(self)
-        with tf.init_scope():  # tensors beside the graph, not constants within it
-            columns = {
-                key: tf.constant(value.tolist() if value.dtype == object else value)
-                for key, value in self.columns().items()
-            }
+        n, read = len(self), self.reader()
 
-        def gather(position):
+        def at(position):
             index = position
             if seed is not None:
                 # A permutation by arithmetic: no buffer, and any position is O(1).
                 pair = tf.stack([tf.cast(seed, tf.int64), tf.constant(n, tf.int64)])
                 index = tf.random.experimental.index_shuffle(position, pair, n - 1)
-            return {"index": index, **gather_columns(columns, index)}
+            return {"index": index, **read(index)}
 
-        return tf.data.Dataset.range(n).map(gather)
+        return tf.data.Dataset.range(n).map(at, tf.data.AUTOTUNE, deterministic=True)
+
+    def reader(self):
+        """A function from an index () int64 to the record as tensors; graph code.
+
+        This one holds all `columns` in memory; a source of encoded images in large
+        files has its own.
+        """
+        import tensorflow as tf
+
+        with tf.init_scope():  # tensors beside the graph, not constants within it
+            columns = {
+                key: tf.constant(value.tolist() if value.dtype == object else value)
+                for key, value in self.columns().items()
+            }
+        return lambda index: gather_columns(columns, index)
+
+
+def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(num_classes,) int64, how often each class is in `Source.labels()`."""
+    if labels.ndim == 2:
+        return (labels > 0).sum(axis=0)
+    return np.bincount(labels, minlength=num_classes)
+
+
+def multi_hot(classes: list[int], num_classes: int) -> np.ndarray:
+    """(num_classes,) float32, 1 at `classes` and 0 elsewhere."""
+    label = np.zeros(num_classes, np.float32)
+    label[classes] = 1
+    return label
 
 
 def gather_columns(columns, index):
@@ -200,3 +250,17 @@ class Subset(Source):
     def record_name(self, index: int) -> str:
         """The name that the whole source gives the record."""
         return self.source.record_name(int(self.indices[index]))
+
+    def labels(self) -> np.ndarray | None:
+        """The whole source's labels, at the indices."""
+        labels = self.source.labels()
+        return None if labels is None else labels[self.indices]
+
+    def reader(self):
+        """The whole source's, at the indices."""
+        import tensorflow as tf
+
+        read = self.source.reader()
+        with tf.init_scope():
+            indices = tf.constant(self.indices)
+        return lambda index: read(indices[index])

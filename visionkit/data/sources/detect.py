@@ -56,4 +56,13 @@ def detect_source(root: str | os.PathLike) -> DetectedSource:
             "with images (perhaps inside train/ and val/), or records written by "
             f"`write_records`. As {name} it fails with: {error}"
         ) from error
+    counts = source.class_counts() if source.info.task == "classification" else None
+    if name == "image_folder" and (counts == 0).sum() * 2 >= len(counts):
+        empty = [
+            n for n, c in zip(source.info.class_names, counts, strict=True) if not c
+        ]
+        raise ValueError(
+            f"{root} does not look like a folder per class: {', '.join(empty[:5])} "
+            "hold no images. Expected folders named after classes, with images in them."
+        )
     return DetectedSource(name, train, validation, source)

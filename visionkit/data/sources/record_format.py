@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from visionkit.data.sources.base import SCALAR_COLUMNS, Record
+from visionkit.data.sources.base import SCALAR_COLUMNS, Record, multi_hot
 
 # Key -> (list of the Example, dtype it is read as, shape of one row).
 FEATURES = {
@@ -23,13 +23,18 @@ NAME = "name"
 
 
 def to_example(record: Record, name: bytes) -> bytes:
-    """The serialized Example of a record without `path` and `mask_path`."""
+    """The serialized Example of a record without `path` and `mask_path`.
+
+    A label of many classes is stored as the list of those that are there.
+    """
     import tensorflow as tf
 
     example = tf.train.Example()
     example.features.feature[NAME].bytes_list.value.append(name)
     for key, value in record.items():
         values = [value] if key in SCALAR_COLUMNS else value
+        if key == "label" and np.ndim(value):
+            values = np.flatnonzero(value)
         if isinstance(values, np.ndarray):
             values = values.reshape(-1).tolist()
         feature = getattr(example.features.feature[key], FEATURES[key][0])
@@ -38,8 +43,16 @@ def to_example(record: Record, name: bytes) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def from_example(serialized: bytes, keys: tuple[str, ...]) -> tuple[Record, bytes]:
-    """(record, name) as they were given to `to_example`."""
+def from_example(
+    serialized: bytes, keys: tuple[str, ...], num_classes: int | None = None
+) -> tuple[Record, bytes]:
+    """(record, name) as they were given to `to_example`.
+
+    Args:
+        serialized: The Example.
+        keys: Of the record.
+        num_classes: Size of a label of many classes; None where there is one.
+    """
     import tensorflow as tf
 
     features = tf.train.Example.FromString(serialized).features.feature
@@ -47,7 +60,9 @@ def from_example(serialized: bytes, keys: tuple[str, ...]) -> tuple[Record, byte
     for key in keys:
         kind, dtype, row = FEATURES[key]
         values = getattr(features[key], kind).value
-        if key in SCALAR_COLUMNS:
+        if key == "label" and num_classes:
+            record[key] = multi_hot(list(values), num_classes)
+        elif key in SCALAR_COLUMNS:
             record[key] = values[0]
         elif dtype is object:
             record[key] = list(values)
@@ -56,14 +71,17 @@ def from_example(serialized: bytes, keys: tuple[str, ...]) -> tuple[Record, byte
     return record, features[NAME].bytes_list.value[0]
 
 
-def parse_example(serialized, keys: tuple[str, ...]) -> dict:
-    """The record of () string `serialized` as tensors; graph code."""
+def parse_example(
+    serialized, keys: tuple[str, ...], num_classes: int | None = None
+) -> dict:
+    """As `from_example`, of () string `serialized` to tensors; graph code."""
     import tensorflow as tf
 
     types = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
+    scalars = set(SCALAR_COLUMNS) - ({"label"} if num_classes else set())
     spec = {
         key: tf.io.FixedLenFeature([], types[FEATURES[key][0]])
-        if key in SCALAR_COLUMNS
+        if key in scalars
         else tf.io.FixedLenSequenceFeature([], types[FEATURES[key][0]], True)
         for key in keys
     }
@@ -72,6 +90,8 @@ def parse_example(serialized, keys: tuple[str, ...]) -> dict:
         _, dtype, row = FEATURES[key]
         if row:
             record[key] = tf.reshape(record[key], (-1, *row))
-        if dtype is not object:
+        if key == "label" and num_classes:
+            record[key] = tf.reduce_sum(tf.one_hot(record[key], num_classes), axis=0)
+        elif dtype is not object:
             record[key] = tf.cast(record[key], dtype)
     return record

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from visionkit.data.sources.base import Skip, SourceInfo
+from visionkit.data.sources.record_files import FRAMING
 
 INDEX_NAME = "index.json"
 FORMAT = "visionkit.records/1"
-FRAMING = 16
-"""Bytes that TFRecord adds to a record: uint64 length and its uint32 masked CRC-32C
-before the data, the uint32 masked CRC-32C of the data behind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,12 @@ class Shard:
     lengths: list[int]
     indices: list[int]
 
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(offset of its framing, length, index) of each record, in file order."""
+        lengths = np.array(self.lengths, np.int64)
+        offsets = np.cumsum(lengths + FRAMING) - lengths - FRAMING
+        return offsets, lengths, np.array(self.indices, np.int64)
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
@@ -46,14 +50,15 @@ class RecordIndex:
         info: Of the source that was written.
         keys: The keys of its records (`path` is stored as `encoded`).
         shards: The files.
-        labels: The class of each record by index, for classification.
+        labels: The class of each record by index, for classification; a list of
+            classes where there may be many.
         skipped: What could not be read when the records were written.
     """
 
     info: SourceInfo
     keys: tuple[str, ...]
     shards: tuple[Shard, ...]
-    labels: list[int] | None = None
+    labels: list | None = None
     skipped: tuple[Skip, ...] = ()
 
     def save(self, folder: Path) -> None:
@@ -99,17 +104,6 @@ class RecordIndex:
         for shard in index.shards:
             _check_shard(folder, shard)
         return index
-
-    def locate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where each record is: (shard, offset of its framing, length), by index."""
-        count = self.info.num_examples
-        places = np.zeros((3, count), np.int64)
-        for number, shard in enumerate(self.shards):
-            lengths = np.array(shard.lengths, np.int64)
-            ends = np.cumsum(lengths + FRAMING)
-            offsets = ends - lengths - FRAMING
-            places[:, shard.indices] = np.full(len(lengths), number), offsets, lengths
-        return places[0], places[1], places[2]
 
 
 def _check_shard(folder: Path, shard: Shard) -> None:

@@ -119,16 +119,24 @@ def _write(
         dataclasses.replace(file, indices=[new_index[old] for old in file.indices])
         for file in files
     ]
-    labels = source.labels()
     index = RecordIndex(
         info=dataclasses.replace(source.info, num_examples=len(written)),
         keys=_one(keys),
         shards=tuple(files),
-        labels=None if labels is None else np.asarray(labels)[written].tolist(),
+        labels=_labels(source, written),
         skipped=(*source.skipped, *(skips[old] for old in sorted(skips))),
     )
     index.save(folder)
     return index, [file.bytes for file in files]
+
+
+def _labels(source: Source, written: list[int]) -> list | None:
+    labels = source.labels()
+    if labels is None:
+        return None
+    if source.info.multi_label:
+        return [np.flatnonzero(label).tolist() for label in labels[written]]
+    return labels[written].tolist()
 
 
 def _write_shard(path: Path, records: Iterator[tuple[int, bytes]]) -> Shard:

@@ -1,0 +1,195 @@
+"""Prepared TFDS sets are read as they are, and nothing is fetched."""
+
+import socket
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from pictures import encode, picture
+
+from visionkit.data.pipeline import Order, make_dataset
+from visionkit.data.report import DataReport
+from visionkit.data.sources import build_source
+from visionkit.data.sources.balance import Oversampled
+from visionkit.data.sources.tfds import Tfds
+from visionkit.data.split import split_source
+from visionkit.types import Preprocessing
+
+COUNTS = {"train": 25, "test": 6}
+
+
+def encoded(split, index):
+    return encode(picture(20, 30 + index, seed=len(split) * 100 + index))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The data_dir with `tiny` and `tiny_many`, prepared from code."""
+    import tensorflow_datasets as tfds
+
+    names = tfds.features.ClassLabel(names=["ant", "bee", "cow"])
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.2.0")
+        url_infos: ClassVar = {}  # nothing to download, so nothing to look up
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": names, "id": np.int64}
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, manager):
+            return {split: self._generate_examples(split) for split in COUNTS}
+
+        def label(self, index):
+            return index % 3
+
+        def _generate_examples(self, split):
+            import io
+
+            for i in range(COUNTS[split]):
+                image = io.BytesIO(encoded(split, i))
+                yield i, {"image": image, "label": self.label(i), "id": i}
+
+    class TinyMany(Tiny):
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(),
+                "other": tfds.features.Image(),
+                "label": tfds.features.Sequence(names),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features)
+            )
+
+        def _generate_examples(self, split):
+            for i, (key, example) in enumerate(super()._generate_examples(split)):
+                del example["id"]
+                example["other"] = np.zeros((4, 4, 3), np.uint8)
+                yield key, {**example, "label": [[], [2], [0, 2]][i % 3]}
+
+    root = tmp_path_factory.mktemp("tfds")
+    for kind in (Tiny, TinyMany):
+        builder = kind(data_dir=root)
+        builder.info.set_file_format("tfrecord")
+        builder.download_and_prepare()
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("it tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_records_are_the_stored_bytes(prepared):
+    source = Tfds("tiny", data_dir=prepared, split="test")
+    assert source.info.class_names == ("ant", "bee", "cow")
+    assert (source.info.num_examples, source.info.split) == (6, "test")
+    stored = {encoded("test", i): i % 3 for i in range(6)}
+    assert {
+        source.record(i)["encoded"]: source.record(i)["label"] for i in range(6)
+    } == (stored)
+    assert source.record_name(3) == "tiny/1.2.0/test[3]"
+    for index, element in enumerate(source.raw_dataset().as_numpy_iterator()):
+        assert element["index"] == index
+        assert element["encoded"] == source.record(index)["encoded"]
+        assert element["label"] == source.labels()[index]
+
+
+def test_a_folder_a_slice_and_the_whole_agree(prepared):
+    whole = build_source("tfds", root=prepared / "tiny/1.2.0")
+    assert len(whole) == 25 and whole.info.split == "train"
+    parts = [Tfds("tiny:1.2.0", prepared, f"train[{s}]") for s in (":40%", "40%:")]
+    images = [p.record(i)["encoded"] for p in parts for i in range(len(p))]
+    assert images == [whole.record(i)["encoded"] for i in range(25)]
+    for part in parts:  # also when shuffled, where the file is read front to back
+        for element in part.raw_dataset(7).as_numpy_iterator():
+            assert element["encoded"] == part.record(element["index"])["encoded"]
+    assert len(Tfds("tiny", prepared, "train+test")) == 31
+
+
+def test_order_is_a_function_of_the_seed(prepared):
+    source = Tfds("tiny", prepared)
+
+    def indices(seed):
+        return [int(e["index"]) for e in source.raw_dataset(seed).as_numpy_iterator()]
+
+    assert sorted(indices(1)) == list(range(25))
+    assert indices(1) == indices(1) != indices(2)
+
+
+def test_many_labels(prepared):
+    source = Tfds("tiny_many", prepared, "test", image_key="image")
+    assert source.info.multi_label
+    labels = source.labels()
+    assert sorted(map(tuple, labels)) == sorted(
+        2 * [(0.0, 0, 0), (0.0, 0, 1), (1.0, 0, 1)]
+    )
+    for index, element in enumerate(source.raw_dataset().as_numpy_iterator()):
+        np.testing.assert_array_equal(element["label"], labels[index])
+        np.testing.assert_array_equal(source.record(index)["label"], labels[index])
+
+
+def test_it_goes_through_the_pipeline_split_and_balanced(prepared):
+    source = Tfds("tiny", prepared)
+    train, held = split_source(source, 0.2)
+    assert len(train) + len(held) == 25
+    balanced = Oversampled(train)
+    counts = balanced.class_counts()
+    assert counts.min() == counts.max()
+    report = DataReport(train)
+    dataset = make_dataset(
+        balanced,
+        Preprocessing((8, 10)),
+        4,
+        order=Order(3),
+        report=report,
+        with_ids=True,
+    )
+    for images, target in dataset.take(4):
+        assert images.shape == (4, 8, 10, 3)
+        expected = train.labels()[target["image_id"].numpy()]
+        np.testing.assert_array_equal(target["labels"], expected)
+    evaluated = make_dataset(held, Preprocessing((8, 10)), 4)
+    np.testing.assert_array_equal(
+        np.concatenate([y for _, y in evaluated]), held.labels()
+    )
+
+
+def test_what_is_not_there_is_said_with_the_command(prepared, tmp_path):
+    match = rf"(?s)'mnist' is not prepared.*tfds build mnist --data_dir={tmp_path}"
+    with pytest.raises(FileNotFoundError, match=match):
+        Tfds("mnist", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"No dataset_info.json in"):
+        Tfds(root=tmp_path)
+    with pytest.raises(ValueError, match="Give either `name`"):
+        Tfds()
+    with pytest.raises(ValueError, match=r"no split 'val'. Found: .*train"):
+        Tfds("tiny", prepared, "val")
+    with pytest.raises(ValueError, match=r"2 features that could be `image_key`"):
+        Tfds("tiny_many", prepared)
+    with pytest.raises(ValueError, match=r"no label_key 'lable'. Did you mean 'label'"):
+        Tfds("tiny", prepared, label_key="lable")
+
+
+def test_files_that_were_changed_are_named(prepared, tmp_path):
+    import shutil
+
+    root = tmp_path / "copy"
+    shutil.copytree(prepared / "tiny/1.2.0", root)
+    (file,) = root.glob("*test.tfrecord*")
+    data = file.read_bytes()
+    file.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=rf"{file.name} is cut off"):
+        Tfds(root=root, split="test")
+    length = int.from_bytes(data[:8], "little") + 16
+    file.write_bytes(data[length:])
+    with pytest.raises(ValueError, match=r"has 5 records; .* says 6"):
+        Tfds(root=root, split="test")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{file.name} is missing"):
+        Tfds(root=root, split="test")

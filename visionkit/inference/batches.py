@@ -1,0 +1,102 @@
+"""Images of any kind and size as batches of a model's input."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from visionkit.data.headers import inspect_image
+from visionkit.data.image_header import BadImage
+from visionkit.inference import graph
+from visionkit.inference.inputs import Image
+from visionkit.types import Preprocessing
+
+
+def split_kinds(items: Sequence[Image]) -> tuple[list[int], list[int]]:
+    """Indices of files and encoded images, and indices of arrays."""
+    arrays = [i for i, item in enumerate(items) if isinstance(item, np.ndarray)]
+    encoded = [i for i, item in enumerate(items) if not isinstance(item, np.ndarray)]
+    return encoded, arrays
+
+
+def prepared_batches(
+    items: Sequence[Image], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[tuple[list[int], dict]]:
+    """Indices of some images, and the batch of `graph.prepare_image` of those.
+
+    In order, but files and encoded images before arrays. A batch has "image_valid"
+    (B,) int32 too.
+
+    Args:
+        items: Images of any kind.
+        preprocessing: How they become the model's input.
+        batch_size: Images per batch.
+    """
+    for indices in filter(None, split_kinds(items)):
+        dataset = _prepared([items[i] for i in indices], preprocessing)
+        batches = dataset.batch(batch_size).prefetch(1)
+        for start, batch in zip(
+            itertools.count(step=batch_size), batches, strict=False
+        ):
+            yield indices[start : start + batch_size], batch
+
+
+def _prepared(items: Sequence[Image], preprocessing: Preprocessing):
+    """A data set of images of one kind, each prepared."""
+    if isinstance(items[0], np.ndarray):
+        spec = tf.TensorSpec((None, None, preprocessing.channels), tf.uint8)
+        dataset = tf.data.Dataset.from_generator(lambda: items, output_signature=spec)
+        prepare = functools.partial(graph.prepare_image, preprocessing=preprocessing)
+    else:
+        paths = [os.fsencode(i) if is_file(i) else b"" for i in items]
+        content = [i if isinstance(i, bytes) else b"" for i in items]
+        dataset = tf.data.Dataset.from_tensor_slices((paths, content))
+        prepare = _prepare_file(preprocessing)
+    return graph.tolerant_map(dataset, prepare, preprocessing)
+
+
+def original_size(
+    item: Image, preprocessing: Preprocessing, valid: bool = True
+) -> tuple[int, int]:
+    """(height, width) of the frame that answers speak of.
+
+    Args:
+        item: As received.
+        preprocessing: Its EXIF rule applies.
+        valid: Whether the image could be decoded.
+
+    Raises:
+        BadImage: Its header is wrong, or it could not be decoded.
+    """
+    if isinstance(item, np.ndarray):
+        size = item.shape[:2]
+    else:
+        header = inspect_image(item)
+        upright = preprocessing.exif == "apply"
+        size = header.upright_size if upright else (header.height, header.width)
+    if not valid:
+        raise BadImage("image.corrupt", "its content cannot be decoded")
+    return size
+
+
+def is_file(item: str | bytes) -> bool:
+    """Whether it is a regular file: others block when read (a pipe), or are folders."""
+    return isinstance(item, str) and os.path.isfile(item)
+
+
+@functools.cache
+def _prepare_file(preprocessing: Preprocessing):
+    """From a path or, where that is empty, from encoded bytes; traced once."""
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)] * 2)
+    def prepare(path, encoded):
+        has_path = tf.strings.length(path) > 0
+        encoded = tf.cond(has_path, lambda: tf.io.read_file(path), lambda: encoded)
+        return graph.prepare_encoded(encoded, preprocessing)
+
+    return prepare
