@@ -138,6 +138,10 @@ _TAPS = {
         r"conv1_relu|pool1|stage\d_block\d_out",
     ),
     **dict.fromkeys(
+        [f"keras_cv.resnet_v2_{depth}" for depth in (18, 34, 50, 101, 152)],
+        r"conv1_conv|.*_preactivation_relu",
+    ),
+    **dict.fromkeys(
         ("resnet50_v2", "resnet101_v2", "resnet152_v2"),
         r"conv1_conv|conv\d_block\d+_preact_relu",
     ),

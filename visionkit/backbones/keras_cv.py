@@ -160,6 +160,10 @@ def _build(name: str, *, imagenet: bool = False) -> keras.Model:
         **options(size, sizes[size]),
     )
     network = keras.Model(network.input, network.output, name=name)
+    for layer in network.layers:
+        if hasattr(layer, "excite_activation"):
+            # MobileNetV3's own layer for it cannot be loaded from a file.
+            layer.excite_activation = keras.activations.hard_sigmoid
     if family == "csp_darknet":
         return insert_after(network, network.layers[1], EvenSize(name="even_size"))
     return network
