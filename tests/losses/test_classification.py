@@ -156,3 +156,10 @@ def test_losses_survive_saving(loss, logits):
 def test_wrong_options_and_targets_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("label", [-1, 4, 9])
+def test_a_label_that_is_no_class_is_not_a_loss_of_zero(label):
+    logits = np.zeros((2, 4), "float32")
+    loss = SoftmaxCrossentropy()(np.array([1, label]), logits)
+    assert np.isnan(float(loss))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from keras import ops
 
 
@@ -13,13 +14,19 @@ def is_soft(labels, scores) -> bool:
 def soft_labels(labels, scores):
     """(B, K) float32 shares: soft labels as they are, integers as one-hot rows.
 
+    A label that is no class, less than 0 or K and more, gives a row of NaN.
+
     Args:
         labels: (B,) or (B, 1) integers of any type, or (B, K).
         scores: (B, K), whose K counts.
     """
     if is_soft(labels, scores):
         return ops.cast(labels, "float32")
-    return ops.one_hot(hard_labels(labels, scores), scores.shape[-1], dtype="float32")
+    num_classes = scores.shape[-1]
+    labels = hard_labels(labels, scores)
+    legal = ops.logical_and(labels >= 0, labels < num_classes)[:, None]
+    # A row of zeros would be a silent loss of 0.
+    return ops.where(legal, ops.one_hot(labels, num_classes, dtype="float32"), np.nan)
 
 
 def hard_labels(labels, scores):

@@ -38,8 +38,20 @@ def draw_data(dataset, source, folder: Path) -> None:
     save_figure(plot_samples(images, titles, columns=6), folder / "train_samples.png")
 
 
-def draw_results(model, source, history: Path, metrics: dict, folder: Path) -> None:
-    """Training curves, scores of the classes, and predictions beside the truth.
+def draw_curves(history: Path, monitor: str, folder: Path) -> None:
+    """Training curves with the best epoch marked.
+
+    Args:
+        history: The run's history.csv.
+        monitor: The column that decides which epoch is best.
+        folder: Where the picture goes.
+    """
+    figure = plot_history(history, monitor=monitor)
+    save_figure(figure, folder / "training_curves.png")
+
+
+def draw_results(model, source, metrics: dict, folder: Path) -> None:
+    """Scores of the classes, and predictions beside the truth.
 
     The scores are the confusion matrix, or the average precision of each class where
     an image has any number of labels.
@@ -48,11 +60,9 @@ def draw_results(model, source, history: Path, metrics: dict, folder: Path) -> N
         model: The best model.
         source: The validation source; the surest mistakes are shown first, then
             examples from all over it.
-        history: The run's history.csv.
         metrics: What the evaluator said.
         folder: Where the pictures go.
     """
-    save_figure(plot_history(history), folder / "training_curves.png")
     names = model.class_names
     if model.multi_label:
         scores = [row["average_precision"] for row in metrics["per_class"]]

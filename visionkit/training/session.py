@@ -285,13 +285,10 @@ class TrainingSession:
             )
         )
         atomic_write_json(self.folder / "metrics.json", metrics)
-        figures.draw_results(
-            model,
-            self.validation,
-            self.folder / "history.csv",
-            metrics,
-            self.folder / "figures",
-        )
+        folder = self.folder / "figures"
+        monitor = self.recipe.train.monitor
+        figures.draw_curves(self.folder / "history.csv", monitor, folder)
+        figures.draw_results(model, self.validation, metrics, folder)
         return metrics
 
 
