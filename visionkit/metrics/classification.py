@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from visionkit.metrics.evaluator import ClassEvaluator
 from visionkit.metrics.ranking import nan_mean, roc_auc
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
@@ -18,7 +18,7 @@ MAX_SCORES = 100_000_000  # kept for the AUC, 400 MB; beyond it there is none
 SUM_TOLERANCE = 1e-2  # what half precision loses over a thousand classes
 
 
-class ClassificationEvaluator:
+class ClassificationEvaluator(ClassEvaluator):
     """Scores of single-label classification over a whole data set.
 
     Memory is 4 bytes per example and class, for the exact AUC, and O(K²). Ties are
@@ -31,17 +31,6 @@ class ClassificationEvaluator:
     Raises:
         ValueError: No class names, or a negative `num_mistakes`.
     """
-
-    def __init__(self, class_names: Sequence[str], *, num_mistakes: int = 25):
-        self.class_names = tuple(class_names)
-        self.num_mistakes = num_mistakes
-        if not self.class_names:
-            raise ValueError("`class_names` must hold at least one name. Received: ()")
-        if num_mistakes < 0:
-            raise ValueError(
-                f"`num_mistakes` must be at least 0. Received: {num_mistakes}"
-            )
-        self.reset()
 
     def reset(self) -> None:
         """Forget every example."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from visionkit.metrics.evaluator import ClassEvaluator
 from visionkit.metrics.ranking import average_precision, nan_mean, roc_auc
 
 THRESHOLD = 0.5  # above which a class counts as found
 EPSILON = 1e-7  # Keras' own floor for a probability under a logarithm
 
 
-class MultiLabelEvaluator:
+class MultiLabelEvaluator(ClassEvaluator):
     """Scores of multi-label classification over a whole data set.
 
     Rankings are exact, so all scores are kept: 5 bytes per example and class.
@@ -25,17 +25,6 @@ class MultiLabelEvaluator:
     Raises:
         ValueError: No class names, or a negative `num_mistakes`.
     """
-
-    def __init__(self, class_names: Sequence[str], *, num_mistakes: int = 25):
-        self.class_names = tuple(class_names)
-        self.num_mistakes = num_mistakes
-        if not self.class_names:
-            raise ValueError("`class_names` must hold at least one name. Received: ()")
-        if num_mistakes < 0:
-            raise ValueError(
-                f"`num_mistakes` must be at least 0. Received: {num_mistakes}"
-            )
-        self.reset()
 
     def reset(self) -> None:
         """Forget every example."""

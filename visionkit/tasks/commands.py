@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from visionkit._quiet import quiet_start
+
 
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -143,7 +145,6 @@ def check_command(arguments) -> int:
 
 def train_command(arguments) -> None:
     """Train a recipe and say where everything is."""
-    from visionkit._quiet import quiet_start
     from visionkit.training.recipe import load_recipe
 
     if not arguments.resume:  # a wrong recipe is refused before anything slow
@@ -177,7 +178,6 @@ def _metrics_table(title: str, metrics: dict) -> Table:
 def evaluate_command(arguments) -> None:
     """Measure a run on its validation data."""
     _check_exists(arguments.run)
-    from visionkit._quiet import quiet_start
 
     with quiet_start():
         from visionkit.training.evaluation import evaluate
@@ -201,7 +201,6 @@ def predict_command(arguments) -> int:
     if not 0 <= arguments.score <= 1:
         raise ValueError(f"--score must be in [0, 1]. Received: {arguments.score}")
     _check_exists(arguments.model)
-    from visionkit._quiet import quiet_start
 
     with quiet_start():
         from visionkit.inference import predict
@@ -279,7 +278,6 @@ def export_command(arguments) -> None:
     _check_exists(arguments.run)
     # Whatever backend trained the weights, TensorFlow writes the export.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    from visionkit._quiet import quiet_start
 
     with quiet_start():
         from visionkit.exporting import export
