@@ -4,7 +4,8 @@
         --backbones mobilenet_v2=WEIGHTS resnet18 ... [--out benchmarks/results]
 
 The recipe is trained once per backbone with everything else alike; `NAME=FILE` starts
-from a weight file, a bare NAME from scratch. The table says what it ran on.
+from a weight file, a bare NAME from scratch. The table says what it ran on; it is
+written after each backbone, so that a run that is ended leaves its rows.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", required=True)
     parser.add_argument("--runs", default="runs/backbones", help="run folders")
     parser.add_argument("--out", default="benchmarks/results")
+    parser.add_argument("--note", default="", help="a sentence for the table's head")
     arguments = parser.parse_intermixed_args()
     with quiet_start():
         import keras
 
         from visionkit.training.run import run
 
+    folder = Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{time.strftime('%Y-%m-%d')}-backbones.md"
     rows = []
     for spec in arguments.backbones:
         name, _, weights = spec.partition("=")
@@ -49,32 +54,28 @@ def main() -> None:
                 "ImageNet" if weights else "scratch",
                 f"{done.model.count_params():,}",
                 f"{done.metrics['accuracy']:.4f}",
-                f"{max(done.history['val_accuracy']):.4f}",
                 f"{sum(done.history['seconds']) / len(done.history['seconds']):.1f}",
                 f"{seconds / 60:.1f}",
             )
         )
-        print(rows[-1], flush=True)
-    table = _table(rows, arguments, keras)
-    folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{time.strftime('%Y-%m-%d')}-backbones.md"
-    file.write_text(table)
-    print(table)
+        table = _table(rows, arguments, keras)
+        file.write_text(table)
+        print(table, flush=True)
 
 
 def _table(rows, arguments, keras) -> str:
     import os
 
-    head = ("backbone", "weights", "parameters", "accuracy", "best epoch's")
-    head += ("s per epoch", "minutes")
+    head = "backbone", "weights", "parameters", "accuracy", "s per epoch", "minutes"
+    overrides = [o for o in arguments.overrides if "/" not in o]  # no machine's paths
     lines = [
         f"# Backbones side by side: {Path(arguments.recipe).stem}",
         "",
         f"{os.cpu_count()} cores ({platform.machine()}), Keras {keras.__version__} on "
         f"{keras.backend.backend()}, {time.strftime('%Y-%m-%d')}. Accuracy: the saved "
         "model on the validation split. Minutes: with start-up, scores and pictures.",
-        f"Overrides: {', '.join(o for o in arguments.overrides if '/' not in o)}.",
+        *([arguments.note] if arguments.note else []),
+        f"Overrides: {', '.join(overrides)}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

@@ -65,6 +65,22 @@ def test_alexnet_halves_see_their_own_half():
     assert np.abs(after["conv3"] - before["conv3"]).max() > 0
 
 
+def test_cifar_shortcuts_take_every_second_pixel_and_pad_with_zeros():
+    """Without their convolutions the blocks are their shortcuts alone."""
+    backbone = build_backbone("resnet20_cifar", (33, 46))
+    for layer in backbone.layers:
+        if layer.name.endswith("_2_bn"):
+            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+    taps = {"stem": backbone.get_layer("conv1_relu").output, **backbone.output}
+    images = np.random.default_rng(0).integers(0, 256, (1, 33, 46, 3), "uint8")
+    features = keras.Model(backbone.input, taps).predict_on_batch(images)
+    assert features["P2"].shape == (1, 9, 12, 64)
+    for level, step in (("P1", 2), ("P2", 4)):
+        kept = features["stem"][:, ::step, ::step]
+        np.testing.assert_array_equal(features[level][..., :16], kept)
+        assert kept.any() and not features[level][..., 16:].any()
+
+
 @pytest.mark.slow
 def test_resnet18_is_that_of_keras_cv():
     """On sizes that are odd at every stride, where `same` padding is symmetric."""

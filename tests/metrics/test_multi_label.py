@@ -60,13 +60,27 @@ def test_result_equals_scikit_learn():
         np.testing.assert_allclose(values, [precision[k], recall[k], f1[k]], atol=1e-12)
 
 
+def test_curves_are_scikit_learns_with_precision_that_never_rises():
+    scores, truth = answers()
+    truth[:, 2] = 0
+    curves = evaluate(scores, truth)["curves"]
+    assert np.isnan(curves["precision"][2]).all()
+    for k in (0, 1, 3, 4, 5):
+        precision, recall, _ = sk.precision_recall_curve(truth[:, k], scores[:, k])
+        for level, value in zip(curves["recall"], curves["precision"][k], strict=True):
+            # scikit-learn adds (0, 1) as its last point, where nothing is found.
+            at = (recall >= level) & (np.arange(len(recall)) < len(recall) - 1)
+            assert value == pytest.approx(precision[at].max(), abs=1e-12)
+
+
 def test_result_does_not_depend_on_batches_or_on_what_came_before_reset():
     scores, truth = answers()
     evaluator = MultiLabelEvaluator(NAMES)
     evaluator.update(scores[:9], truth[:9])
     evaluator.reset()
     evaluator.update(scores, truth)
-    assert evaluator.result() == evaluate(scores, truth, batch=7)
+    once, again = evaluator.result(), evaluate(scores, truth, batch=7)
+    assert to_json_safe(once) == to_json_safe(again)
 
 
 def test_a_class_without_examples_is_nan_and_left_out_of_the_means():

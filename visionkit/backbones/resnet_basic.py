@@ -35,7 +35,7 @@ def _resnet(name: str, blocks: tuple[int, ...], imagenet: bool) -> keras.Model:
         refuse_imagenet(name)
     images = keras.Input((*REFERENCE_SIZE, 3), name="images", dtype="float32")
     x = ImageNormalization(_MEAN, _STD, name="normalization")(images)
-    x = _conv(x, 64, 7, stride=2, name="conv1")
+    x = conv(x, 64, 7, stride=2, name="conv1")
     x = layers.ReLU(name="conv1_relu")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
@@ -43,23 +43,12 @@ def _resnet(name: str, blocks: tuple[int, ...], imagenet: bool) -> keras.Model:
         for block in range(1, count + 1):
             stride = 2 if stage > 2 and block == 1 else 1
             filters = 64 * 2 ** (stage - 2)
-            x = _basic_block(x, filters, stride, name=f"conv{stage}_block{block}")
+            x = basic_block(x, filters, stride, name=f"conv{stage}_block{block}")
     return keras.Model(images, x, name=name)
 
 
-def _basic_block(x, filters: int, stride: int, name: str):
-    shortcut = x
-    if stride > 1:
-        shortcut = _conv(x, filters, 1, stride, name=f"{name}_0")
-    x = _conv(x, filters, 3, stride, name=f"{name}_1")
-    x = layers.ReLU(name=f"{name}_1_relu")(x)
-    x = _conv(x, filters, 3, name=f"{name}_2")
-    x = layers.Add(name=f"{name}_add")([shortcut, x])
-    return layers.ReLU(name=f"{name}_out")(x)
-
-
-def _conv(x, filters: int, kernel_size: int, stride: int = 1, *, name: str):
-    """A convolution and its batch normalisation."""
+def conv(x, filters: int, kernel_size: int, stride: int = 1, *, name: str):
+    """A convolution with symmetric padding, and its batch normalisation."""
     if kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
     x = layers.Conv2D(
@@ -71,3 +60,26 @@ def _conv(x, filters: int, kernel_size: int, stride: int = 1, *, name: str):
         name=f"{name}_conv",
     )(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+
+
+def _project(x, filters: int, stride: int, name: str):
+    """The shortcut to another size, option B: a 1x1 convolution."""
+    return conv(x, filters, 1, stride, name=name)
+
+
+def basic_block(x, filters: int, stride: int, name: str, resize=_project):
+    """Two 3x3 convolutions and a shortcut, made by `resize` where there is a stride.
+
+    Args:
+        x: Features (B, h, w, C), of `filters` channels unless there is a stride.
+        filters: Channels of the output.
+        stride: Of the first convolution and the shortcut.
+        name: Beginning of the layers' names.
+        resize: Called as `resize(x, filters, stride, name)`.
+    """
+    shortcut = resize(x, filters, stride, f"{name}_0") if stride > 1 else x
+    x = conv(x, filters, 3, stride, name=f"{name}_1")
+    x = layers.ReLU(name=f"{name}_1_relu")(x)
+    x = conv(x, filters, 3, name=f"{name}_2")
+    x = layers.Add(name=f"{name}_add")([shortcut, x])
+    return layers.ReLU(name=f"{name}_out")(x)

@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from visionkit.metrics.evaluator import ClassEvaluator
-from visionkit.metrics.ranking import average_precision, nan_mean, roc_auc
+from visionkit.metrics.ranking import (
+    average_precision,
+    nan_mean,
+    precision_at_recall,
+    roc_auc,
+)
 
 THRESHOLD = 0.5  # above which a class counts as found
+RECALLS = np.linspace(0, 1, 101)  # of the curves
 EPSILON = 1e-7  # Keras' own floor for a probability under a logarithm
 
 
@@ -69,9 +75,10 @@ class MultiLabelEvaluator(ClassEvaluator):
             `macro_f1`, `micro_f1`, `subset_accuracy` (all classes of an image right),
             `binary_cross_entropy` (nats per class, probabilities floored at 1e-7),
             `per_class` (K dicts of name, support, average_precision, auc, precision,
-            recall, f1) and `mistakes` (dicts of image_id, truth and predicted, lists
-            of classes, and score, the largest error |probability - truth|; the worst
-            first).
+            recall, f1), `curves` (recall (101,), and beside it precision (K, 101), the
+            best at that recall or above it) and `mistakes` (dicts of image_id, truth
+            and predicted, lists of classes, and score, the largest error
+            |probability - truth|; the worst first).
 
         Raises:
             ValueError: `update` has seen no example.
@@ -101,6 +108,15 @@ class MultiLabelEvaluator(ClassEvaluator):
             "subset_accuracy": float((found == truth).all(axis=1).mean()),
             "binary_cross_entropy": float(-np.log(clipped, dtype=np.float64).mean()),
             "per_class": rows,
+            "curves": {
+                "recall": RECALLS,
+                "precision": np.stack(
+                    [
+                        precision_at_recall(truth[:, k], scores[:, k], RECALLS)
+                        for k in range(len(rows))
+                    ]
+                ),
+            },
             "mistakes": self._mistakes(scores, truth, found),
         }
 

@@ -44,6 +44,24 @@ def roc_auc(truth, scores) -> float:
     return float(area / (hits[-1] * misses[-1]))
 
 
+def precision_at_recall(truth, scores, recall) -> np.ndarray:
+    """The best precision at each recall or above it.
+
+    Args:
+        truth: (N,) bool.
+        scores: (N,) numbers, higher is surer.
+        recall: (R,) in [0, 1].
+
+    Returns:
+        (R,) in [0, 1]; NaN where nothing is true.
+    """
+    hits, seen = _curve(truth, scores)
+    if not len(hits) or not hits[-1]:
+        return np.full(len(recall), np.nan)
+    best = np.maximum.accumulate((hits / seen)[::-1])[::-1]
+    return best[np.searchsorted(hits / hits[-1], recall)]
+
+
 def _curve(truth, scores) -> tuple[np.ndarray, np.ndarray]:
     """True ones, and all, among the examples of at least each distinct score."""
     order = np.argsort(-scores, kind="stable")
