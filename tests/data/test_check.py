@@ -145,7 +145,8 @@ def test_deep_finds_damage_in_the_pixels(tmp_path):
 
 
 def test_other_tasks_get_the_common_rules():
-    report = check_source(Digits("detection", num_scenes=4), name="validation")
+    source = Digits("semantic_segmentation", num_scenes=4)
+    report = check_source(source, name="validation")
     assert report.ok
     assert report.counts["read"] == report.counts["used"] == 4
     assert "classes" not in report.counts

@@ -189,3 +189,101 @@ def test_many_labels_travel_through_the_pipeline(folder):
     np.testing.assert_array_equal(labels, expected)
     spec = make_dataset(source, Preprocessing((8, 10)), 2, order=Order(0)).element_spec
     assert spec[1].shape == (2, 3)
+
+
+BOXES = {
+    "corners": "filename,class,xmin,ymin,xmax,ymax\n"
+    "a.png,dog,2,3,12,18\na.png,cat,0,0,30,20\nb.png,,,,,\n",
+    "mixed order": "xmax;xmin;ymax;ymin;Class;Image\n"
+    "12;2;18;3;dog;a.png\n30;0;20;0;cat;a.png\n;;;;;b.png\n",
+    "corner and size": "image,label,x,y,w,h\n"
+    "a.png,dog,2,3,10,15\na.png,cat,0,0,30,20\nb.png,,,,,\n",
+    "centre and size": "image,kind,cx,cy,width,height\n"
+    "a.png,dog,7,10.5,10,15\na.png,cat,15,10,30,20\nb.png,,,,,\n",
+    "no header": "a.png,2,3,12,18,dog\na.png,0,0,30,20,cat\nb.png,,,,,\n",
+    "sizes": "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    "a.png,30,20,dog,2,3,12,18\na.png,30,20,cat,0,0,30,20\nb.png,30,20,,,,,\n",
+    "shares": "image,label,x1,y1,x2,y2\n"
+    f"a.png,dog,{2 / 30},{3 / 20},0.4,0.9\na.png,cat,0,0,1,1\nb.png,,,,,\n",
+}
+
+
+@pytest.mark.parametrize("dialect", BOXES)
+def test_boxes_in_all_dialects_mean_the_same(folder, dialect):
+    source = write(folder, BOXES[dialect])
+    assert source.info.task == "detection"
+    assert source.info.class_names == ("cat", "dog") and len(source) == 2
+    record = source.record(0)
+    np.testing.assert_allclose(
+        record["boxes"], [[2, 3, 12, 18], [0, 0, 30, 20]], atol=1e-4
+    )
+    assert record["box_labels"].tolist() == [1, 0]
+    assert source.record(1)["boxes"].shape == (0, 4)
+    assert source.labels() is None and source.class_counts().tolist() == [1, 1]
+    shares = [remark.rule for remark in source.remarks]
+    assert shares == (["box.shares"] if dialect == "shares" else [])
+    for element in source.raw_dataset().as_numpy_iterator():
+        boxes = source.record(int(element["index"]))["boxes"]
+        np.testing.assert_array_equal(element["boxes"], boxes)
+    assert (source.image_sizes() is not None) == (dialect == "sizes")
+
+
+def test_boxes_without_classes_and_with_one_pixel(folder):
+    text = "image,x1,y1,x2,y2\na.png,0,0,1,1\n"
+    shares = write(folder, text)
+    assert shares.info.class_names == ("object",)
+    assert shares.record(0)["boxes"].tolist() == [[0, 0, 30, 20]]
+    pixels = write(folder, text, normalised=False)
+    assert pixels.record(0)["boxes"].tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a.png,dog,1,2,3,x", r"line 2, column 'ymax': 'x' is no number"),
+        ("a.png,dog,1,2,,4", r"line 2, column 'xmax': '' is no number"),
+        (
+            "a.png,,1,2,3,4\na.png,dog,1,2,3,4",
+            r"line 2, column 'class': '' is no known",
+        ),
+        ("../a.png,dog,1,2,3,4", r"line 2, column 'image': .* is an absolute path, or"),
+    ],
+)
+def test_wrong_boxes_are_named(folder, text, match):
+    with pytest.raises(ValueError, match=match):
+        write(folder, f"image,class,xmin,ymin,xmax,ymax\n{text}\n")
+
+
+def test_boxes_of_missing_files_and_no_numbers_are_counted(folder):
+    rows = "a.png,x,nan,1,2,3\ngone.png,x,1,2,3,4\nb.png,y,1,2,3,4\n"
+    text = f"image,class,x1,y1,x2,y2\n{rows}"
+    source = write(folder, text)
+    assert [skip.rule for skip in source.skipped] == ["image.missing"]
+    assert [remark.rule for remark in source.remarks] == ["box.nonfinite"]
+    assert len(source) == 2 and source.class_counts().tolist() == [0, 1]
+    with pytest.raises(
+        ValueError, match=r"'w' is no known class. Expected one of y, x"
+    ):
+        write(folder, text.replace("b.png,y", "b.png,w"), classes=["y", "x"])
+    with pytest.raises(ValueError, match="has no columns of boxes"):
+        write(folder, "image,label\na.png,x\nb.png,y\n", task="detection")
+
+
+def test_bccd_table_equals_its_annotations():
+    from toy_boxes import SHARED
+
+    from visionkit.data.sources.voc import Voc
+
+    root = SHARED / "bccd"
+    if not root.is_dir():
+        pytest.skip(f"{root} is not there")
+    table = Csv("test.csv", "JPEGImages", root)
+    annotated = Voc(root, "all", one_based=False)
+    assert table.info.class_names == annotated.info.class_names
+    assert len(table) == 364 and len(table.objects()["boxes"]) == 4888
+    ours = {table.record_name(i): table.record(i) for i in range(364)}
+    for index in range(364):
+        record = annotated.record(index)
+        other = ours[annotated.record_name(index)]
+        np.testing.assert_array_equal(record["boxes"], other["boxes"])
+        np.testing.assert_array_equal(record["box_labels"], other["box_labels"])

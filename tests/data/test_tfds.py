@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from pictures import encode, picture
 
+from visionkit.data.headers import inspect_image
 from visionkit.data.pipeline import Order, make_dataset
 from visionkit.data.report import DataReport
 from visionkit.data.sources import build_source
 from visionkit.data.sources.balance import Oversampled
+from visionkit.data.sources.detect import detect_source
 from visionkit.data.sources.tfds import Tfds
 from visionkit.data.split import split_source
 from visionkit.types import Preprocessing
@@ -69,8 +71,40 @@ def prepared(tmp_path_factory):
                 example["other"] = np.zeros((4, 4, 3), np.uint8)
                 yield key, {**example, "label": [[], [2], [0, 2]][i % 3]}
 
+    class TinyBoxes(Tiny):
+        def _info(self):
+            objects = {
+                "bbox": tfds.features.BBoxFeature(),
+                "label": names,
+                "is_crowd": np.bool_,
+                "area": np.int64,
+            }
+            features = {
+                "image": tfds.features.Image(),
+                "objects": tfds.features.Sequence(objects),
+                "labels": tfds.features.Sequence(names),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features)
+            )
+
+        def _generate_examples(self, split):
+            for i, (key, example) in enumerate(super()._generate_examples(split)):
+                objects = [
+                    {
+                        "bbox": tfds.features.BBox(0.1 * k, 0.2 * k, 0.5, 1.0),
+                        "label": k,
+                        "is_crowd": k == 1,
+                        "area": 10 * k,
+                    }
+                    for k in range(i % 3)
+                ]
+                labels = [o["label"] for o in objects]
+                image = example["image"]
+                yield key, {"image": image, "objects": objects, "labels": labels}
+
     root = tmp_path_factory.mktemp("tfds")
-    for kind in (Tiny, TinyMany):
+    for kind in (Tiny, TinyMany, TinyBoxes):
         builder = kind(data_dir=root)
         builder.info.set_file_format("tfrecord")
         builder.download_and_prepare()
@@ -103,6 +137,8 @@ def test_records_are_the_stored_bytes(prepared):
 def test_a_folder_a_slice_and_the_whole_agree(prepared):
     whole = build_source("tfds", root=prepared / "tiny/1.2.0")
     assert len(whole) == 25 and whole.info.split == "train"
+    by_name = build_source("tfds", name="tiny", data_dir=prepared)
+    assert by_name.record_name(0) == whole.record_name(0)
     parts = [Tfds("tiny:1.2.0", prepared, f"train[{s}]") for s in (":40%", "40%:")]
     images = [p.record(i)["encoded"] for p in parts for i in range(len(p))]
     assert images == [whole.record(i)["encoded"] for i in range(25)]
@@ -193,3 +229,46 @@ def test_files_that_were_changed_are_named(prepared, tmp_path):
     file.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{file.name} is missing"):
         Tfds(root=root, split="test")
+
+
+def test_boxes_are_pixels_of_the_upright_image(prepared):
+    source = Tfds("tiny_boxes", prepared, "test")
+    assert source.info.task == "detection" and source.labels() is None
+    assert source.info.class_names == ("ant", "bee", "cow")
+    counts = []
+    for index, element in enumerate(source.raw_dataset().as_numpy_iterator()):
+        record = source.record(index)
+        height, width = inspect_image(record["encoded"]).upright_size
+        expected = [
+            [0.2 * k * width, 0.1 * k * height, width, 0.5 * height]
+            for k in range(len(record["boxes"]))
+        ]
+        expected = np.reshape(expected, (-1, 4))
+        np.testing.assert_allclose(record["boxes"], expected, rtol=1e-5)
+        assert record["box_labels"].tolist() == list(range(len(expected)))
+        assert record["is_crowd"].tolist() == [k == 1 for k in range(len(expected))]
+        assert record["area"].tolist() == [10.0 * k for k in range(len(expected))]
+        del element["index"]
+        assert element.keys() == record.keys()
+        for key, value in element.items():
+            np.testing.assert_array_equal(value, record[key], key)
+            assert key == "encoded" or value.dtype == record[key].dtype
+        counts.append(len(expected))
+    assert sorted(counts) == [0, 0, 1, 1, 2, 2]
+    objects = source.objects()
+    assert np.diff(objects["row_splits"]).tolist() == counts
+    assert "encoded" not in objects and objects["boxes"].dtype == np.float32
+    many = Tfds("tiny_boxes", prepared, "test", task="classification")
+    assert many.info.multi_label and many.labels().shape == (6, 3)
+    with pytest.raises(ValueError, match=r"tiny/1.2.0 has no boxes: none of its feat"):
+        Tfds("tiny", prepared, task="detection")
+    with pytest.raises(ValueError, match="no task of tfds 'semantic_segmentation'"):
+        Tfds("tiny", prepared, task="semantic_segmentation")
+
+
+def test_a_prepared_folder_is_recognised(prepared):
+    found = detect_source(prepared / "tiny_boxes/1.2.0")
+    assert (found.name, found.train) == ("tfds", {"split": "train"})
+    assert found.validation is None and found.source.info.task == "detection"
+    found = detect_source(prepared / "tiny/1.2.0", "classification")
+    assert found.source.info.task == "classification"

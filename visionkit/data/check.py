@@ -12,6 +12,7 @@ from visionkit.data.check_report import CheckReport, Finding
 from visionkit.data.check_rules import COMMON_RULES, RULES, Scan, count
 from visionkit.data.fingerprints import content_ids, parallel_map
 from visionkit.data.headers import BadImage, ImageHeader, inspect_image
+from visionkit.data.near_duplicates import fingerprints, near_pairs
 from visionkit.data.report import DataReport
 from visionkit.data.sources.base import Source
 
@@ -46,7 +47,7 @@ def check_data(
         )
         for (name, source), ids in zip(splits.items(), contents, strict=True)
     }
-    found["train and validation"] = check_splits(train, validation, contents)
+    found["train and validation"] = check_splits(train, validation, contents, deep=deep)
     return found
 
 
@@ -93,17 +94,22 @@ def check_source(
     return CheckReport(name, findings, count(scan))
 
 
-def check_splits(train: Source, validation: Source, contents=None) -> CheckReport:
+def check_splits(
+    train: Source, validation: Source, contents=None, *, deep: bool = False
+) -> CheckReport:
     """Looks for images that are in both splits, byte for byte.
 
     Args:
         train: The training split.
         validation: The validation split.
         contents: `content_ids` of both, if they are known already.
+        deep: Also decodes all images and looks for pictures that are the same but for
+            their size or compression.
 
     Returns:
-        A `CheckReport` with the errors `leak.exact` and `label.conflict`; their names
-        are pairs, "training image = validation image".
+        A `CheckReport` with the errors `leak.exact` and `label.conflict` and the
+        warning `leak.near`; their names are pairs, "training image = validation
+        image".
     """
     train, validation = train.origin, validation.origin
     left, right = contents or content_ids(train, validation)
@@ -115,11 +121,11 @@ def check_splits(train: Source, validation: Source, contents=None) -> CheckRepor
         if content in ours
     ]
 
-    def finding(rule, pairs, message):
+    def finding(rule, pairs, message, level="error"):
         names = [
             f"{train.record_name(i)} = {validation.record_name(j)}" for i, j in pairs
         ]
-        return [Finding("error", rule, tuple(names), message)] if pairs else []
+        return [Finding(level, rule, tuple(names), message)] if pairs else []
 
     findings = finding(
         "leak.exact",
@@ -132,6 +138,15 @@ def check_splits(train: Source, validation: Source, contents=None) -> CheckRepor
         conflicts = [(i, j) for i, j in leaks if not np.array_equal(a[i], b[j])]
         message = f"{len(conflicts)} of them have another label there"
         findings += finding("label.conflict", conflicts, message)
+    if deep:
+        exact = {j for _, j in leaks}
+        near = near_pairs(fingerprints(train), fingerprints(validation))
+        near = [(i, j) for i, j in near if j not in exact]
+        message = (
+            f"{len(near)} validation images look like a training image: another size "
+            "or compression of it, or the next frame of a film; keep both on one side"
+        )
+        findings += finding("leak.near", near, message, "warning")
     counts = {"train": len(train), "validation": len(validation), "shared": len(leaks)}
     return CheckReport("train and validation", findings, counts)
 

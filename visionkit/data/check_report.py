@@ -20,12 +20,14 @@ class Finding:
         rule: Dotted name of the rule, e.g. "leak.exact".
         names: The files or records it concerns.
         message: What was found and what to do.
+        records: The records it concerns, where they can be shown.
     """
 
     level: str
     rule: str
     names: tuple[str, ...]
     message: str
+    records: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass
@@ -36,8 +38,9 @@ class CheckReport:
         name: E.g. "train".
         findings: Errors first.
         counts: Plain numbers: `read` = `used` + the sum of `skipped` by rule,
-            `notes`, `formats`, `height` and `width` (upright, in pixels), and for
-            classification `classes` and `imbalance`.
+            `notes`, `formats`, `height` and `width` (upright, in pixels), `classes`
+            (images of each, or boxes) and `imbalance`; with boxes `boxes`,
+            `boxes_per_image` and `box_side` (square root of the area, in pixels).
     """
 
     name: str
@@ -60,11 +63,12 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain types; `json.dumps` takes names that are not UTF-8."""
         findings = [dataclasses.asdict(finding) for finding in self.findings]
+        lists = ("names", "records")
         return {
             "name": self.name,
             "ok": self.ok,
             "counts": self.counts,
-            "findings": [f | {"names": list(f["names"])} for f in findings],
+            "findings": [f | {key: list(f[key]) for key in lists} for f in findings],
         }
 
     def print_urgent(self, console) -> None:
@@ -104,7 +108,8 @@ class CheckReport:
 
         classes = sorted(self.counts["classes"].items(), key=lambda item: -item[1])
         most = max(classes[0][1], 1)
-        table = Table("class", "images", "", title_justify="left")
+        unit = "boxes" if "boxes" in self.counts else "images"
+        table = Table("class", unit, "", title_justify="left")
         for name, count in classes[:_SHOWN_CLASSES]:
             table.add_row(_text(name), str(count), "█" * round(30 * count / most))
         if len(classes) > _SHOWN_CLASSES:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from visionkit.data.check_boxes import BOX_RULES, BoxScan
 from visionkit.data.check_report import Finding
 from visionkit.data.headers import BadImage, ImageHeader
 from visionkit.data.report import MAX_BAD
 from visionkit.data.sources.base import Skip, Source, count_classes
+from visionkit.data.sources.objects import BOX_TASKS
 
 MAX_IMBALANCE = 10
 """Images of the largest class per image of the smallest before a warning."""
@@ -70,10 +72,32 @@ class Scan:
         return dict(sorted(notes.items()))
 
     @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """(N, 2) int, upright (height, width); 0 where the image cannot be used."""
+        sizes = [
+            h.upright_size if u else (0, 0)
+            for h, u in zip(self.headers, self.used, strict=True)
+        ]
+        return np.array(sizes, int).reshape(-1, 2)
+
+    @functools.cached_property
+    def boxes(self) -> BoxScan:
+        """The boxes of the images that can be used (tasks with boxes)."""
+        return BoxScan.of(self)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the task is one with boxes."""
+        return self.source.info.task in BOX_TASKS
+
+    @functools.cached_property
     def class_counts(self) -> np.ndarray:
-        """(num_classes,) int64, used images of each class (classification)."""
-        labels = self.source.labels()[self.used]
-        return count_classes(labels, self.source.info.num_classes)
+        """(num_classes,) int64, used images, or boxes in them, of each class."""
+        classes = self.source.info.num_classes
+        if not self.has_boxes:
+            return count_classes(self.source.labels()[self.used], classes)
+        labels = self.boxes.labels
+        return count_classes(labels[(labels >= 0) & (labels < classes)], classes)
 
     def name(self, index: int) -> str:
         """What a message calls the record."""
@@ -95,7 +119,8 @@ def _bad_images(scan: Scan) -> Iterator[Finding]:
 def _notes(scan: Scan) -> Iterator[Finding]:
     for note, indices in scan.notes.items():
         names = tuple(scan.name(index) for index in indices)
-        yield Finding("note", note, names, f"{len(names)} images: {_ADVICE[note]}")
+        message = f"{len(names)} images: {_ADVICE[note]}"
+        yield Finding("note", note, names, message, tuple(indices))
 
 
 def _duplicates(scan: Scan) -> Iterator[Finding]:
@@ -104,7 +129,8 @@ def _duplicates(scan: Scan) -> Iterator[Finding]:
     if copies:
         names = tuple(" = ".join(map(scan.name, group)) for group in groups)
         message = f"{copies} images are copies of others, byte for byte"
-        yield Finding("warning", "duplicate.exact", names, message)
+        records = tuple(index for group in groups for index in group)
+        yield Finding("warning", "duplicate.exact", names, message, records)
 
 
 def _label_conflicts(scan: Scan) -> Iterator[Finding]:
@@ -127,16 +153,17 @@ def _label_conflicts(scan: Scan) -> Iterator[Finding]:
 def _class_balance(scan: Scan) -> Iterator[Finding]:
     names = np.array(scan.source.info.class_names, object)
     counts = scan.class_counts
+    unit = "boxes" if scan.has_boxes else "images"
     empty = tuple(names[counts == 0].tolist())
     if empty:
-        message = f"{len(empty)} of {len(names)} classes have no image that can be used"
+        message = f"{len(empty)} of {len(names)} classes have none of the usable {unit}"
         yield Finding("warning", "class.empty", empty, message)
     ratio = _imbalance(counts)
     if ratio > MAX_IMBALANCE:
         ends = [counts.argmax(), np.where(counts, counts, counts.max() + 1).argmin()]
         most, fewest = (f"{names[i]!r} ({counts[i]})" for i in ends)
         message = (
-            f"{most} has {ratio:.1f} times the images of {fewest}; look at the "
+            f"{most} has {ratio:.1f} times the {unit} of {fewest}; look at the "
             "score of each class, and collect more of the rare ones"
         )
         yield Finding("warning", "class.imbalance", (), message)
@@ -175,15 +202,33 @@ def count(scan: Scan) -> dict:
                 "median": float(middle[axis]),
                 "max": int(high[axis]),
             }
-    if scan.source.info.task == "classification":
+    if scan.source.info.task == "classification" or scan.has_boxes:
         names = scan.source.info.class_names
         counts["classes"] = dict(zip(names, scan.class_counts.tolist(), strict=True))
         counts["imbalance"] = round(_imbalance(scan.class_counts), 2)
+    if scan.has_boxes:
+        counts |= _count_boxes(scan)
+    return counts
+
+
+def _count_boxes(scan: Scan) -> dict:
+    found = scan.boxes
+    per_image = np.bincount(found.images, minlength=len(scan.headers))[scan.used]
+    area = np.maximum(found.boxes[:, 2:] - found.boxes[:, :2], 0).prod(axis=1)
+    counts = {"boxes": len(found)}
+    for key, values in (("boxes_per_image", per_image), ("box_side", np.sqrt(area))):
+        if len(values):
+            ends = (values.min(), np.median(values), values.max())
+            named = zip(("min", "median", "max"), ends, strict=True)
+            counts[key] = {name: round(float(value), 1) for name, value in named}
     return counts
 
 
 COMMON_RULES = (_bad_images, _notes, _duplicates)
 """Rules of every task."""
 
-RULES = {"classification": (_label_conflicts, _class_balance)}
+RULES = {
+    "classification": (_label_conflicts, _class_balance),
+    **dict.fromkeys(BOX_TASKS, (*BOX_RULES, _class_balance)),
+}
 """Task -> its own rules."""

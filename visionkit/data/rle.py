@@ -21,6 +21,12 @@ def encode_rle(mask: np.ndarray) -> bytes:
     runs = np.diff(np.concatenate([[0], edges, [flat.size]]))
     if flat.size and flat[0]:
         runs = np.concatenate([[0], runs])
+    return encode_runs(runs)
+
+
+def encode_runs(runs: np.ndarray) -> bytes:
+    """The RLE string of (R,) int lengths, those of zeros and ones in turn."""
+    runs = np.asarray(runs, np.int64)
     deltas = runs.copy()
     deltas[3:] -= runs[1:-2]
 
@@ -47,6 +53,18 @@ def decode_rle(counts: bytes, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ValueError: The string is damaged, or its runs do not fill `size`.
     """
+    runs = decode_runs(counts)
+    check_runs(runs, size)
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(size[::-1]).T
+
+
+def decode_runs(counts: bytes) -> np.ndarray:
+    """(R,) int64, the lengths in an RLE string.
+
+    Raises:
+        ValueError: The string is damaged.
+    """
     codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(codes & 32 == 0)
     damaged = codes.size and (codes.min() < 0 or codes.max() > 63 or codes[-1] & 32)
@@ -59,6 +77,11 @@ def decode_rle(counts: bytes, size: tuple[int, int]) -> np.ndarray:
     runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * widths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def check_runs(runs: np.ndarray, size: tuple[int, int]) -> None:
+    """Refuses lengths that do not fill a mask of (height, width) `size`."""
     height, width = size
     if runs.min() < 0 or runs.sum() != height * width:
         raise ValueError(
@@ -66,5 +89,3 @@ def decode_rle(counts: bytes, size: tuple[int, int]) -> np.ndarray:
             f"{height} * {width} = {height * width}. Received: sum {runs.sum()}, "
             f"smallest {runs.min()}"
         )
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(width, height).T

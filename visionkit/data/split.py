@@ -45,7 +45,7 @@ def split_source(
             "or name a validation set instead of a fraction."
         )
     train = Subset(source, np.flatnonzero(~held), "train")
-    train.skipped = source.skipped  # the listing's, counted once
+    train.skipped, train.remarks = source.skipped, source.remarks  # counted once
     return train, Subset(source, np.flatnonzero(held), "validation")
 
 

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from visionkit.data.sources.base import Source
 
 SOURCES = {
+    "coco": "visionkit.data.sources.coco:Coco",
     "csv": "visionkit.data.sources.csv_file:Csv",
     "digits": "visionkit.data.sources.digits:Digits",
     "image_folder": "visionkit.data.sources.image_folder:ImageFolder",
     "records": "visionkit.data.sources.records:Records",
     "tfds": "visionkit.data.sources.tfds:Tfds",
+    "voc": "visionkit.data.sources.voc:Voc",
+    "yolo_txt": "visionkit.data.sources.yolo_txt:YoloTxt",
 }
 """Name -> "module:Class"; resolved on use, so that a list of names costs nothing."""
 
@@ -32,11 +35,11 @@ def source_class(name: str) -> type[Source]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def build_source(name: str, **options: Any) -> Source:
+def build_source(name: str, /, **options: Any) -> Source:
     """The source called `name` in `SOURCES`, made with `options`.
 
     Args:
-        name: A key of `SOURCES`.
+        name: A key of `SOURCES`. By position, since sources may have a `name` too.
         **options: Keyword arguments of the source's class.
 
     Raises:

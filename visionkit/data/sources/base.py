@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+
+from visionkit.data.sources.ragged import RAGGED_COLUMNS, join_rows, select_rows
 
 
 class Record(TypedDict, total=False):
@@ -26,6 +29,7 @@ class Record(TypedDict, total=False):
     mask_path: bytes  # index PNG of the same size as the image
     mask_encoded: bytes
     instance_masks: list[bytes]  # N compressed COCO RLE strings
+    proposals: np.ndarray  # (P, 4) float32, xyxy pixels, best first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +73,8 @@ class Skip:
     detail: str = ""
 
 
-# Column -> how it travels in tf.data. Ragged columns have one row per object.
 SCALAR_COLUMNS = ("path", "encoded", "label", "mask_path", "mask_encoded")
-RAGGED_COLUMNS = (
-    "boxes",
-    "box_labels",
-    "is_crowd",
-    "is_difficult",
-    "area",
-    "instance_masks",
-)
+"""Columns with one value per record."""
 
 
 class Source:
@@ -87,10 +83,15 @@ class Source:
     Attributes:
         info: A `SourceInfo`.
         skipped: Files that the listing left out, as `Skip`s; they are not records.
+        remarks: What the listing noticed beside, as `Skip`s: objects left out, images
+            without a file of labels...
+        box_format: How the files write a box, a key of `check_formats.FORMATS`.
     """
 
     info: SourceInfo
     skipped: list[Skip]
+    remarks: Sequence[Skip] = ()
+    box_format: str = "xyxy"
 
     @property
     def origin(self) -> Source:
@@ -131,16 +132,18 @@ class Source:
         return np.array(labels, np.int32)
 
     def class_counts(self) -> np.ndarray | None:
-        """(num_classes,) int64, records of each class for classification, else None."""
+        """(num_classes,) int64, records or boxes of each class; None without either."""
         labels = self.labels()
+        if labels is None:
+            labels = self.objects().get("box_labels")
         return None if labels is None else count_classes(labels, self.info.num_classes)
 
     def columns(self) -> dict[str, np.ndarray]:
         """All records as columns.
 
         Scalar columns are (len,) arrays, `label` as from `labels`. A ragged column `x`
-        (boxes and what lies beside them) is `x`, its rows of all records one after
-        another, with one shared `row_splits` (len + 1,) int64.
+        is `x`, its rows of all records one after another. Boxes and what lies beside
+        them share `row_splits` (len + 1,) int64; proposals have `proposal_splits`.
         """
         records = [self.record(i) for i in range(len(self))]
         columns: dict[str, np.ndarray] = {}
@@ -152,15 +155,24 @@ class Source:
                 if key == "label":
                     dtype = np.float32 if self.info.multi_label else np.int32
                 columns[key] = np.array([r[key] for r in records], dtype)
-        for key in RAGGED_COLUMNS:
-            if key in records[0]:
-                rows = [r[key] for r in records]
-                columns["row_splits"] = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-                if key == "instance_masks":
-                    columns[key] = np.array([m for row in rows for m in row], object)
-                else:
-                    columns[key] = np.concatenate(rows)
-        return columns
+        return columns | join_rows(records)
+
+    def objects(self) -> dict[str, np.ndarray]:
+        """The ragged ones of `columns`, without what the images are.
+
+        What an evaluator and the dataset doctor read; a source of encoded images in
+        large files gives it without holding the images.
+        """
+        columns = self.columns()
+        splits = set(RAGGED_COLUMNS.values())
+        return {k: v for k, v in columns.items() if k in RAGGED_COLUMNS or k in splits}
+
+    def image_sizes(self) -> np.ndarray | None:
+        """(len, 2) int32, the (height, width) that the annotations give the images.
+
+        0 where they give none; None where the format has no place for it.
+        """
+        return None
 
     def raw_dataset(self, seed=None):
         """One pass over all records, encoded bytes still unread or undecoded.
@@ -227,8 +239,8 @@ def gather_columns(columns, index):
         if key in SCALAR_COLUMNS:
             record[key] = tf.gather(value, index)
         elif key in RAGGED_COLUMNS:
-            start, stop = columns["row_splits"][index], columns["row_splits"][index + 1]
-            record[key] = value[start:stop]
+            splits = columns[RAGGED_COLUMNS[key]]
+            record[key] = value[splits[index] : splits[index + 1]]
     return record
 
 
@@ -239,6 +251,7 @@ class Subset(Source):
         self.source = source
         self.indices = np.asarray(indices, np.int64)
         self.skipped = []
+        self.box_format = source.box_format
         self.info = dataclasses.replace(
             source.info, num_examples=len(self.indices), split=split
         )
@@ -255,6 +268,15 @@ class Subset(Source):
         """The whole source's labels, at the indices."""
         labels = self.source.labels()
         return None if labels is None else labels[self.indices]
+
+    def objects(self) -> dict[str, np.ndarray]:
+        """The whole source's, at the indices."""
+        return select_rows(self.source.objects(), self.indices)
+
+    def image_sizes(self) -> np.ndarray | None:
+        """The whole source's, at the indices."""
+        sizes = self.source.image_sizes()
+        return None if sizes is None else sizes[self.indices]
 
     def reader(self):
         """The whole source's, at the indices."""

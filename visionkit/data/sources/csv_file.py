@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from visionkit.data.sources.base import Record, Skip, Source, SourceInfo, multi_hot
+from visionkit._spelling import check_name
+from visionkit.data.sources.base import Record, Skip, SourceInfo, multi_hot
+from visionkit.data.sources.classes import read_classes, sort_key
+from visionkit.data.sources.csv_boxes import BoxRows, class_names, find_boxes
 from visionkit.data.sources.csv_table import (
     LABEL_NAMES,
     Cell,
@@ -15,30 +18,33 @@ from visionkit.data.sources.csv_table import (
     bad_cell,
     read_table,
 )
-
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    "test": "test",
-}
-"""What stands in a `split` column, in lower case -> split."""
+from visionkit.data.sources.objects import ObjectSource, raise_no_images
+from visionkit.data.sources.paths import ImagePaths, PathError
+from visionkit.data.sources.splits import SPLIT_NAMES, check_split
 
 SEPARATOR = "|"
 """Between the labels of one image."""
 
 
-class Csv(Source):
-    """Images and labels listed in a table.
+class Csv(ObjectSource):
+    """Images and labels, or boxes, listed in a table.
 
-        image,label            image,label             image,cat,dog,bird
-        a/1.jpg,cat            a/1.jpg,cat|dog         a/1.jpg,1,1,0
-        a/2.jpg,dog            a/2.jpg,                a/2.jpg,0,0,0
+        image,label          image,cat,dog         filename,class,xmin,ymin,xmax,ymax
+        a/1.jpg,cat          a/1.jpg,1,1           a/1.jpg,cat,10,20,64,80
+        a/2.jpg,dog|cat      a/2.jpg,0,0           a/2.jpg,,,,,
 
     The first column called `image`, `path`, `filename`... holds the files, the first
     called `label`, `class`... the labels; a table of two columns needs no header. More
     than one label in a cell, or a column of 0 and 1 for each class in place of
     `label`, make it multi-label. A column `split` is optional. Commas, semicolons and
     tabs are told apart, and so are a byte order mark and Windows' line ends.
+
+    Boxes have a row each, in columns called `xmin`, `ymin`, `xmax`, `ymax` (or `x1`,
+    `left`...), or `x`, `y`, `w`, `h`, or `cx`, `cy`, `w`, `h`, in any order; a row
+    without numbers lists an image without objects. Where no column is called like a
+    label, the only one left is it. Six columns need no header: file, x1, y1, x2, y2,
+    class. Coordinates that are all at most 1 are shares of the image's sides; `check`
+    says how they were read.
 
     Classes are `classes`, or the columns in their order, or else all labels of the
     table (of every split): numbers by value, names by code point.
@@ -54,10 +60,13 @@ class Csv(Source):
             at `root`. A label is then a name or, where none is called so, a position.
         multi_label: Whether an image may have any number of labels; default whether
             one has. With False, of the columns of 0 and 1 exactly one must be 1.
+        task: "classification" or "detection"; default what the columns are for.
+        normalised: Whether coordinates are shares; default whether all are at most 1.
 
     Raises:
         FileNotFoundError: No such table, or no such folder.
-        ValueError: Naming file, line, column and value; or fewer than two classes.
+        ValueError: Naming file, line, column and value; or fewer than two classes to
+            tell apart.
     """
 
     def __init__(
@@ -68,27 +77,80 @@ class Csv(Source):
         split: str | None = None,
         classes: list[str] | str | os.PathLike | None = None,
         multi_label: bool | None = None,
+        task: str | None = None,
+        normalised: bool | None = None,
     ):
         base = Path(root or "")
         table = read_table(base / annotations)
-        self.root = _image_folder(
-            table.path.parent if images is None else base / images
-        )
+        paths = ImagePaths(table.path.parent if images is None else base / images)
         self.skipped: list[Skip] = []
-        labels, names = _labels(table, _class_names(classes, base), multi_label)
-        if len(names) < 2:
-            raise ValueError(
-                f"{table.path} must name at least two classes. Found: {list(names)}"
-            )
+        self._labels: np.ndarray | None = None
+        names = read_classes(classes, base)
         rows, split = _rows_of(table, split)
-        paths = _Paths(self.root)
+        layout = find_boxes(table)
+        task = task or ("classification" if layout is None else "detection")
+        check_name("task of a table", task, ("classification", "detection"))
+        if task == "detection":
+            if layout is None:
+                raise ValueError(
+                    f"{table.path} has no columns of boxes, such as xmin, ymin, xmax, "
+                    f"ymax. Found: {', '.join(table.header)}."
+                )
+            names = names or class_names(table, layout)
+            read = BoxRows(table, layout, rows, names, paths, normalised)
+            self.skipped, self.remarks = read.skipped, read.remarks
+            self.box_format = layout.format
+            content = (read.owners, read.columns, read.sizes)
+            found = read.paths
+        else:
+            labels, names = _labels(table, names, multi_label)
+            if len(names) < 2:
+                raise ValueError(
+                    f"{table.path} must name at least two classes. Found: {list(names)}"
+                )
+            found, self._labels = self._images(table, rows, labels, paths)
+            content = (np.zeros(0, np.int64), {})
+        if not found:
+            where = os.fsdecode(paths.root)
+            raise_no_images(f"{table.path} (split {split!r})", where, self.skipped)
+        many = self._labels is not None and self._labels.ndim == 2
+        info = SourceInfo(task, names, len(found), split, "csv", multi_label=many)
+        self._fill(info, found, *content)
+
+    def record(self, index: int) -> Record:
+        """The path of image `index`, and its label or objects."""
+        if self._labels is None:
+            return super().record(index)
+        label = self._labels[index]
+        label = label.copy() if self.info.multi_label else int(label)
+        return {"path": self._paths[index], "label": label}
+
+    def labels(self) -> np.ndarray | None:
+        """(len,) int32, or (len, num_classes) float32 where `multi_label`."""
+        return None if self._labels is None else self._labels.copy()
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All paths, and labels or objects, without a dict per image."""
+        if self._labels is None:
+            return super().columns()
+        return {"path": np.array(self._paths, object), "label": self._labels.copy()}
+
+    def objects(self) -> dict[str, np.ndarray]:
+        """All objects; none for classification."""
+        return super().objects() if self._labels is None else {}
+
+    def _images(self, table: Table, rows, labels, paths: ImagePaths):
+        """(the images, each once; their labels)."""
         found: dict[bytes, tuple[Cell, int | np.ndarray]] = {}
         for row in rows:
             cell = table.cell(row, table.image)
-            path = paths.find(cell)
+            try:
+                path = paths.find(cell.value)
+            except PathError as error:
+                raise bad_cell(cell, error.found, error.expected) from None
             if path is None:
-                detail = f"no such file; {cell.place}"
-                self.skipped.append(Skip(paths.join(cell), "image.missing", detail))
+                name, detail = paths.join(cell.value), f"no such file; {cell.place}"
+                self.skipped.append(Skip(name, "image.missing", detail))
             elif path not in found:
                 found[path] = cell, labels[row]
             elif not np.array_equal(found[path][1], labels[row]):
@@ -97,68 +159,13 @@ class Csv(Source):
                     f"line {found[path][0].line} gives the same image another label",
                     f"one line per image, several labels as a{SEPARATOR}b",
                 )
-        if not found:
-            example = f" First: {self.skipped[0]}." if self.skipped else ""
-            raise ValueError(
-                f"{table.path} lists no image that exists in "
-                f"{os.fsdecode(self.root)!r} (split {split!r}). Pass `images`, "
-                f"the folder that the paths begin at.{example}"
-            )
-        self._paths = list(found)
-        many = labels.ndim == 2
-        self._labels = np.array(
-            [label for _, label in found.values()], np.float32 if many else np.int32
-        )
-        self.info = SourceInfo(
-            "classification", names, len(found), split, "csv", multi_label=many
-        )
-
-    def record(self, index: int) -> Record:
-        """The path and the label of image `index`."""
-        label = self._labels[index]
-        return {
-            "path": self._paths[index],
-            "label": label.copy() if self.info.multi_label else int(label),
-        }
-
-    def labels(self) -> np.ndarray:
-        """(len,) int32, or (len, num_classes) float32 where `multi_label`."""
-        return self._labels.copy()
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """All paths and labels, without a dict per image."""
-        return {"path": np.array(self._paths, object), "label": self._labels.copy()}
-
-
-def _image_folder(folder: Path) -> bytes:
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"No such folder of images: {str(folder)!r} (seen from {os.getcwd()!r})."
-        )
-    return os.fsencode(folder)
-
-
-def _class_names(classes, base: Path) -> tuple[str, ...] | None:
-    """The names given, or None."""
-    if classes is None:
-        return None
-    if isinstance(classes, str | os.PathLike):
-        lines = (base / classes).read_text("utf-8-sig").splitlines()
-        classes = [line.strip() for line in lines if line.strip()]
-    names = tuple(str(name) for name in classes)
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"`classes` must be different names. Twice: {twice}")
-    return names
+        dtype = np.float32 if labels.ndim == 2 else np.int32
+        return list(found), np.array([label for _, label in found.values()], dtype)
 
 
 def _rows_of(table: Table, split: str | None) -> tuple[list[int], str]:
     """The rows of a split, and its name."""
-    if split not in (None, "all", *SPLIT_NAMES.values()):
-        known = ", ".join(dict.fromkeys(SPLIT_NAMES.values()))
-        raise ValueError(
-            f"`split` must be one of {known}, all. Received: split={split!r}"
-        )
+    split = check_split(split)
     everything = list(range(len(table)))
     if table.split is None:
         if split in (None, "all"):
@@ -202,7 +209,9 @@ def _labels(
             found = f"{len(labels)} labels" if labels else "no label"
             raise bad_cell(cell, found, "exactly one, or `multi_label: true`")
     if names is None:
-        names = tuple(sorted({part for labels in parts for part in labels}, key=_key))
+        names = tuple(
+            sorted({part for labels in parts for part in labels}, key=sort_key)
+        )
     numbers = {str(i): i for i in range(len(names))} | {
         n: i for i, n in enumerate(names)
     }
@@ -241,56 +250,3 @@ def _columns_of_classes(table, names, many) -> tuple[np.ndarray, tuple[str, ...]
     if many is False:
         return labels.argmax(axis=1).astype(np.int32), names
     return labels, names
-
-
-def _key(name: str):
-    """Numbers by value and before names."""
-    number = name.isascii() and name.isdigit()
-    return (not number, int(name) if number else 0, name)
-
-
-class _Paths:
-    """Paths of a table as files inside one folder."""
-
-    def __init__(self, root: bytes):
-        self.root = root
-        self.real = os.path.join(os.path.realpath(root), b"")
-        self.folders: dict[bytes, bool] = {}  # folder -> whether it is inside
-
-    def join(self, cell: Cell) -> str:
-        return os.path.join(os.fsdecode(self.root), cell.value)
-
-    def find(self, cell: Cell) -> bytes | None:
-        """The file, or None if it is not there.
-
-        Raises:
-            ValueError: It would be outside the folder, or is no path.
-        """
-        name = cell.value
-        parts = name.replace("\\", "/").split("/")
-        if not name:
-            raise bad_cell(cell, "no path", "the path of an image")
-        if "\0" in name:
-            raise bad_cell(cell, "a NUL in a path", "a path without it")
-        if os.path.isabs(name) or not parts[0] or parts[0][1:] == ":" or ".." in parts:
-            raise bad_cell(
-                cell,
-                "an absolute path, or one with `..`",
-                f"a path inside {os.fsdecode(self.root)!r} (see `images`)",
-            )
-        path = os.path.join(self.root, os.fsencode(name))
-        if not self._inside(path):
-            raise bad_cell(
-                cell, "a link out of the folder of images", "a file inside it"
-            )
-        return path if os.path.exists(path) else None
-
-    def _inside(self, path: bytes) -> bool:
-        """Whether the path, all links followed, is in the folder."""
-        folder = os.path.dirname(path)
-        if folder not in self.folders:
-            real = os.path.join(os.path.realpath(folder), b"")
-            self.folders[folder] = real.startswith(self.real)
-        if os.path.islink(path):
-            return os.path.realpath(path).startswith(self.real)
-        return self.folders[folder]

@@ -12,6 +12,9 @@ LABEL_NAMES = ("label", "labels", "class", "class_name", "category")
 SPLIT_NAME = "split"
 DELIMITERS = ",;\t"
 
+# Columns of a table without a header, by their number.
+_BARE = {2: ("image", "label"), 6: ("image", "x1", "y1", "x2", "y2", "label")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -97,7 +100,7 @@ def read_table(path: Path) -> Table:
     if header is not None:
         numbered = numbered[1:]
     else:
-        header, image = ["image", "label"], 0
+        header, image = list(_BARE[len(numbered[0][1])]), 0
     lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
     for line, row in numbered:
         if len(row) != len(header):
@@ -122,10 +125,10 @@ def _delimiter(line: str) -> str:
 
 
 def _header(path: Path, names: list[str]) -> tuple[list[str] | None, int]:
-    """(the header, the column of images); (None, 0) where two columns have none."""
+    """(the header, the column of images); (None, 0) for a known table without one."""
     image = _find(names, IMAGE_NAMES)
     if image is None:
-        if len(names) == 2 and os.path.splitext(names[0])[1]:
+        if len(names) in _BARE and os.path.splitext(names[0])[1]:
             return None, 0
         raise ValueError(
             f"{path}, line 1: no column of images. Expected one of "

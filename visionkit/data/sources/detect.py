@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import json
+import mmap
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-from visionkit.data.sources import build_source
+from visionkit._spelling import check_name
+from visionkit.data.sources import build_source, source_class
 from visionkit.data.sources.base import Source
+from visionkit.data.sources.splits import SPLIT_NAMES, split_in
+from visionkit.types import TASKS
+
+_BOXES = ("detection", "instance_segmentation")
+_KNOWN = """\
+  a folder per class with images, perhaps inside train/ and val/;
+  COCO: a JSON file with images, annotations and categories;
+  VOC: Annotations/*.xml beside JPEGImages/;
+  YOLO: data.yaml, or images/train beside labels/train and classes.txt;
+  a table (.csv, .tsv) with a column of images;
+  a prepared version of TensorFlow Datasets, or records of `write_records`"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +33,7 @@ class DetectedSource:
 
     Attributes:
         name: Key of `SOURCES`.
-        train: Options of the training split beside `root`.
+        train: Options of the training split beside `root` and `task`.
         validation: Options of the validation split; None where the folder has none.
         source: The training split.
     """
@@ -27,42 +44,217 @@ class DetectedSource:
     source: Source
 
 
-def detect_source(root: str | os.PathLike) -> DetectedSource:
+def detect_source(root: str | os.PathLike, task: str | None = None) -> DetectedSource:
     """The source that reads `root`, and its splits.
 
     Args:
         root: Folder of a data set.
+        task: One of `visionkit.types.TASKS`, for a folder that serves several; default
+            the one its format is made for.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: The folder holds no known format.
+        ValueError: The folder holds no known format, or none for the task.
     """
+    if task is not None:
+        check_name("task", task, TASKS)
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}.")
-    records = (root / "index.json").is_file() or any(root.glob("*/index.json"))
-    name = "records" if records else "image_folder"
-    folders = {entry.name for entry in root.iterdir() if entry.is_dir()}
-    train, validation = {}, None
-    if "train" in folders:
-        train = {"split": "train"}
-        if folders & {"val", "valid", "validation"}:
-            validation = {"split": "validation"}
+    others = []
+    for name, (probe, tasks) in _PROBES.items():
+        splits = probe(root)
+        if splits is None:
+            continue
+        if task is not None and task not in tasks:
+            others.append(name)
+            continue
+        train, validation = _train_and_validation(splits)
+        try:
+            source = _build(name, root, train, task)
+        except ValueError as error:
+            raise _refusal(root, task, others) or error from error
+        return DetectedSource(name, train, validation, source)
+    raise _refusal(root, task, others) or ValueError(
+        f"{root} holds no format that visionkit knows. Expected one of:\n{_KNOWN}"
+    )
+
+
+def _refusal(root: Path, task: str | None, others: list[str]) -> ValueError | None:
+    """The error where there are formats, but for other tasks."""
+    found = [name for name in others if name != "image_folder"]  # which any folder is
+    if not found:
+        return None
+    known = ", ".join(name for name, (_, tasks) in _PROBES.items() if task in tasks)
+    return ValueError(
+        f"{root} holds {' and '.join(found)}, which is not for {task}. For {task} "
+        f"visionkit reads: {known}."
+    )
+
+
+def _build(name: str, root: Path, options: dict, task: str | None) -> Source:
+    takes = inspect.signature(source_class(name)).parameters
+    if task is not None and "task" in takes:
+        options = options | {"task": task}
     try:
-        source = build_source(name, root=str(root), **train)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{root} holds no format that visionkit knows. Expected a folder per class "
-            "with images (perhaps inside train/ and val/), or records written by "
-            f"`write_records`. As {name} it fails with: {error}"
-        ) from error
-    counts = source.class_counts() if source.info.task == "classification" else None
-    if name == "image_folder" and (counts == 0).sum() * 2 >= len(counts):
-        empty = [
-            n for n, c in zip(source.info.class_names, counts, strict=True) if not c
-        ]
+        with warnings.catch_warnings():  # on empty classes; see `_check_classes`
+            warnings.simplefilter("ignore", UserWarning)
+            source = build_source(name, root=str(root), **options)
+    except (ValueError, OSError) as error:
+        known = f"\nExpected one of:\n{_KNOWN}" if name == "image_folder" else ""
+        raise ValueError(f"{root} looks like {name}, but: {error}{known}") from error
+    if task is not None and source.info.task != task:
+        raise ValueError(f"{root} holds {source.info.task} data, not {task}.")
+    if name == "image_folder":
+        _check_classes(root, source)
+    return source
+
+
+def _check_classes(root: Path, source: Source) -> None:
+    """Refuses folders that are named after anything but classes."""
+    counts = source.class_counts().tolist()
+    names = source.info.class_names
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
+    if len(empty) * 2 >= len(names):
         raise ValueError(
             f"{root} does not look like a folder per class: {', '.join(empty[:5])} "
-            "hold no images. Expected folders named after classes, with images in them."
+            f"hold no images. Expected one of:\n{_KNOWN}"
         )
-    return DetectedSource(name, train, validation, source)
+
+
+def _train_and_validation(splits: dict[str, dict]) -> tuple[dict, dict | None]:
+    """Options of the two, of those by split; the test split is never touched."""
+    first = next(iter(splits.values()))
+    return splits.get("train", first), splits.get("validation")
+
+
+# A probe tells the options of each split it finds, or None: another format.
+
+
+def _records(root: Path) -> dict[str, dict] | None:
+    if (root / "index.json").is_file():
+        return {"all": {}}
+    return _by_split({p.parent.name: p.parent.name for p in root.glob("*/index.json")})
+
+
+def _tfds(root: Path) -> dict[str, dict] | None:
+    info = root / "dataset_info.json"
+    if not info.is_file():
+        return None
+    names = [split["name"] for split in json.loads(info.read_bytes())["splits"]]
+    return _by_split({name: name for name in names})
+
+
+def _by_split(names: dict[str, str]) -> dict[str, dict] | None:
+    """{"split": value} by the split that each name speaks of."""
+    if not names:
+        return None
+    return {split_in(n) or n: {"split": v} for n, v in sorted(names.items())}
+
+
+def _coco(root: Path) -> dict[str, dict] | None:
+    places = (root.glob("*.json"), root.glob("annotations/*.json"))
+    exports = root.glob("*/_annotations.coco.json")
+    found = {}
+    for path in sorted(path for place in (*places, exports) for path in place):
+        if _is_coco(path):
+            name = path.parent.name if path.name.startswith("_anno") else path.stem
+            options = {"annotations": path.relative_to(root).as_posix()}
+            found.setdefault(split_in(name) or name, options)
+    return found or None
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a file has the words of boxes in COCO's format; it is not parsed."""
+    foreign = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+    if path.name.startswith(foreign) or not path.stat().st_size:
+        return False
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        words = (b'"images"', b'"annotations"', b'"categories"')
+        return all(text.find(word) >= 0 for word in words)
+
+
+def _voc(root: Path) -> dict[str, dict] | None:
+    from visionkit.data.sources.voc import find_splits
+
+    folders = [root / "Annotations", root / "annotations", root]
+    splits = find_splits(root)
+    if not any(any(folder.glob("*.xml")) for folder in folders) and not any(
+        path.is_dir() for path in splits.values()
+    ):
+        return None
+    return _by_split({name: name for name in splits}) or {"all": {}}
+
+
+def _yolo_txt(root: Path) -> dict[str, dict] | None:
+    from visionkit.data.sources.yolo_config import find_config
+
+    has_labels = any(
+        any(root.glob(place)) for place in ("labels", "*/labels", "classes.txt")
+    )
+    has_yaml = any(
+        b"names" in path.read_bytes()[: 2**20]
+        for suffix in ("*.yaml", "*.yml")
+        for path in root.glob(suffix)
+    )
+    if not has_labels and not has_yaml:
+        return None
+    try:
+        config = find_config(root)
+    except FileNotFoundError:
+        if has_yaml:
+            raise
+        return None
+    return {split: {"split": split} for split in config.splits}
+
+
+def _csv(root: Path) -> dict[str, dict] | None:
+    from visionkit.data.sources.csv_table import read_table
+
+    found: dict[str, dict] = {}
+    for path in sorted([*root.glob("*.csv"), *root.glob("*.tsv")]):
+        try:
+            table = read_table(path)
+        except ValueError:  # some other table
+            continue
+        options = {"annotations": path.name, **_table_images(root, table)}
+        if table.split is not None:
+            values = {row[table.split].strip().lower() for row in table.rows}
+            for split in sorted({SPLIT_NAMES[v] for v in values if v in SPLIT_NAMES}):
+                found.setdefault(split, options | {"split": split})
+        else:
+            found.setdefault(split_in(path.stem) or path.stem, options)
+    return found or None
+
+
+def _table_images(root: Path, table) -> dict:
+    """`images`, where the files of a table do not begin at its own folder."""
+    names = [row[table.image].strip() for row in table.rows[:5]]
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    for folder in folders:
+        if any(name and (folder / name).is_file() for name in names):
+            return {} if folder == root else {"images": folder.name}
+    return {}
+
+
+def _image_folder(root: Path) -> dict[str, dict] | None:
+    from visionkit.data.sources.image_folder import find_splits
+
+    if not any(path.is_dir() for path in root.iterdir()):
+        return None
+    return {s: {"split": s} for s in find_splits(root)} or {"all": {}}
+
+
+_PROBES: dict[str, tuple[Callable[[Path], dict | None], tuple[str, ...]]] = {
+    "records": (_records, TASKS),
+    "tfds": (_tfds, ("classification", "detection")),
+    "coco": (_coco, _BOXES),
+    "voc": (_voc, ("detection",)),
+    "yolo_txt": (_yolo_txt, _BOXES),
+    "csv": (_csv, ("classification", "detection")),
+    "image_folder": (_image_folder, ("classification",)),
+}
+"""Source -> (its probe, tasks); the most telling formats first."""

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 
-from visionkit.data.headers import CONVERT
-from visionkit.data.image_header import SUFFIXES
 from visionkit.data.sources.base import Record, Skip, Source, SourceInfo
+from visionkit.data.sources.listing import (
+    FOREIGN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    entries_of,
+    list_images,
+    suffix_of,
+)
+from visionkit.data.sources.splits import SPLITS
 
 SPLIT_FOLDERS = {
-    "train": (b"train", b"training"),
-    "validation": (b"validation", b"valid", b"val"),
-    "test": (b"test",),
+    split: tuple(map(os.fsencode, names)) for split, names in SPLITS.items()
 }
 """Split -> the folder names that stand for it."""
-
-_IMAGE_SUFFIXES = {os.fsencode(s) for group in SUFFIXES.values() for s in group}
-_FOREIGN_SUFFIXES = {
-    *(b".tif", b".tiff", b".heic", b".heif", b".avif", b".jp2", b".jxl", b".psd"),
-}
-_IGNORED_FOLDERS = {b"__MACOSX", b"@eaDir", b"__pycache__"}
 
 
 class ImageFolder(Source):
@@ -64,7 +61,9 @@ class ImageFolder(Source):
         self._check_unknown(folder, reference, names)
         self._skip_beside(folder, {os.path.join(folder, name) for name in names})
 
-        per_class = [self._images(os.path.join(folder, name)) for name in names]
+        per_class = [
+            list_images(os.path.join(folder, name), self.skipped) for name in names
+        ]
         counts = [len(paths) for paths in per_class]
         self._paths = [path for paths in per_class for path in paths]
         self._labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
@@ -94,45 +93,15 @@ class ImageFolder(Source):
         paths = np.array(self._paths, object)
         return {"path": paths, "label": self._labels.copy()}
 
-    def _images(self, folder: bytes) -> list[bytes]:
-        """The images at any depth below a class folder, in byte order."""
-        if not os.path.isdir(folder):  # a class of `train` that this split lacks
-            return []
-        paths: list[bytes] = []
-        pending, seen = [folder], set()
-        while pending:
-            folder = pending.pop()
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:  # a link back to a parent
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            for entry in self._scan(folder):
-                skip = _refuse(entry)
-                if skip:
-                    self.skipped.append(skip)
-                elif entry.is_dir():
-                    pending.append(entry.path)
-                elif _suffix(entry.name) in _IMAGE_SUFFIXES:
-                    paths.append(entry.path)
-        return sorted(paths)
-
-    def _scan(self, folder: bytes) -> list[os.DirEntry]:
-        try:
-            return list(_entries(folder))
-        except OSError as error:
-            detail = error.strerror or str(error)
-            self.skipped.append(Skip(os.fsdecode(folder), "image.unreadable", detail))
-            return []
-
     def _skip_beside(self, folder: bytes, known: set[bytes]) -> None:
         """Notes images and folders that lie where only class folders should."""
-        for entry in sorted(_entries(folder), key=lambda e: e.name):
-            suffix = _suffix(entry.name)
+        for entry in sorted(entries_of(folder), key=lambda e: e.name):
+            suffix = suffix_of(entry.name)
             if entry.path in known:
                 continue
             if entry.is_dir():
                 detail = f"a folder beside {', '.join(SPLIT_FOLDERS)}; it is not read"
-            elif suffix in _IMAGE_SUFFIXES | _FOREIGN_SUFFIXES:
+            elif suffix in IMAGE_SUFFIXES | FOREIGN_SUFFIXES:
                 detail = "beside the class folders; move it into one of them"
             else:
                 continue
@@ -165,38 +134,9 @@ def find_splits(root: str | os.PathLike | bytes) -> dict[str, bytes]:
     return splits if has_classes else {}
 
 
-def _entries(folder: bytes) -> Iterator[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith(b".") and entry.name not in _IGNORED_FOLDERS:
-                yield entry
-
-
 def _folders(folder: bytes) -> list[bytes]:
     """Paths of the folders in `folder`, in byte order."""
-    return sorted(entry.path for entry in _entries(folder) if entry.is_dir())
-
-
-def _suffix(name: bytes) -> bytes:
-    return os.path.splitext(name)[1].lower()
-
-
-def _refuse(entry: os.DirEntry) -> Skip | None:
-    """Why an entry named like an image is not one."""
-    suffix = _suffix(entry.name)
-    if suffix not in _IMAGE_SUFFIXES and suffix not in _FOREIGN_SUFFIXES:
-        return None
-    name = os.fsdecode(entry.path)
-    if entry.is_file():  # follows links, and costs no system call otherwise
-        if suffix in _IMAGE_SUFFIXES:
-            return None
-        kind = os.fsdecode(suffix)
-        return Skip(name, "image.format", f"{kind} is not supported; {CONVERT}")
-    if entry.is_dir():
-        return Skip(name, "image.not_a_file", "a folder named like an image")
-    if entry.is_symlink() and not os.path.exists(entry.path):
-        return Skip(name, "image.unreadable", "a link to a file that is not there")
-    return Skip(name, "image.not_a_file", "not a regular file (a pipe or a device)")
+    return sorted(entry.path for entry in entries_of(folder) if entry.is_dir())
 
 
 def _check_folder(root: bytes) -> None:
@@ -250,7 +190,7 @@ def _too_few(folder: bytes, names: list[bytes]) -> str:
 
 
 def _no_images(folder: bytes, names: tuple[str, ...], skipped: list[Skip]) -> str:
-    suffixes = " ".join(os.fsdecode(suffix) for suffix in sorted(_IMAGE_SUFFIXES))
+    suffixes = " ".join(os.fsdecode(suffix) for suffix in sorted(IMAGE_SUFFIXES))
     beside = f" Not usable: {len(skipped)}, e.g. {skipped[0]}." if skipped else ""
     return (
         f"No image in the {len(names)} class folders of {os.fsdecode(folder)!r}. "

@@ -17,6 +17,7 @@ FEATURES = {
     "area": ("float_list", np.float32, ()),
     "mask_encoded": ("bytes_list", object, ()),
     "instance_masks": ("bytes_list", object, ()),
+    "proposals": ("float_list", np.float32, (4,)),
 }
 NAME = "name"
 """The feature that holds what the source called the record, as bytes."""
@@ -36,7 +37,8 @@ def to_example(record: Record, name: bytes) -> bytes:
         if key == "label" and np.ndim(value):
             values = np.flatnonzero(value)
         if isinstance(values, np.ndarray):
-            values = values.reshape(-1).tolist()
+            flags = values.dtype == np.bool_  # protobuf takes no bool for an int
+            values = (values.astype(int) if flags else values).reshape(-1).tolist()
         feature = getattr(example.features.feature[key], FEATURES[key][0])
         feature.SetInParent()  # an image without objects has empty lists
         feature.value.extend(values)

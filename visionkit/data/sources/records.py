@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from visionkit.data.sources.base import Record, Source, multi_hot
+from visionkit.data.sources.ragged import RAGGED_COLUMNS, join_rows
 from visionkit.data.sources.record_files import RecordFile, RecordFiles
 from visionkit.data.sources.record_format import from_example, parse_example
 from visionkit.data.sources.record_index import RecordIndex
@@ -61,6 +62,16 @@ class Records(Source):
         if labels is None or self._classes is None:
             return None if labels is None else np.array(labels, np.int32)
         return np.stack([multi_hot(label, self._classes) for label in labels])
+
+    def objects(self) -> dict[str, np.ndarray]:
+        """All objects, of one pass over the shards; the images are not kept."""
+        keys = tuple(key for key in self._index.keys if key in RAGGED_COLUMNS)
+        if not keys:
+            return {}
+        records: list[Record] = [{}] * len(self)
+        for index, example in self._files.dataset().as_numpy_iterator():
+            records[index] = from_example(example, keys)[0]
+        return join_rows(records)
 
     def verify(self) -> None:
         """Reads every shard and compares its SHA-256 with the index.

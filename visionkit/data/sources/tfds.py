@@ -9,19 +9,23 @@ import numpy as np
 
 from visionkit._spelling import check_name
 from visionkit.data.sources.base import Record, Source, SourceInfo, multi_hot
+from visionkit.data.sources.ragged import join_rows
 from visionkit.data.sources.record_files import (
     FRAMING,
     RecordFile,
     RecordFiles,
     scan_lengths,
 )
+from visionkit.data.sources.tfds_boxes import find_boxes
 
 
 class Tfds(Source):
-    """A classification set that TensorFlow Datasets has prepared on this machine.
+    """A set that TensorFlow Datasets has prepared: classification or detection.
 
     Nothing is downloaded or prepared, and no code of the set runs: its files and what
-    they say of themselves are enough. Images travel encoded, as they are stored.
+    they say of themselves are enough. Images travel encoded, as they are stored. The
+    objects are the sequence of features that has boxes; those are shares of the
+    upright image.
 
     Args:
         name: As for `tfds.builder`: "mnist", "cifar10:3.0.2", "set/config"; None with
@@ -33,13 +37,16 @@ class Tfds(Source):
             `name`.
         image_key: The feature with the image; default the only one of its kind.
         label_key: The feature with the class, or the list of classes for multi-label;
-            default the only one of its kind.
+            default the only one of its kind. Not for detection.
+        task: "classification" or "detection"; default detection where there are boxes.
 
     Raises:
         FileNotFoundError: Not prepared; says the command that does it.
-        ValueError: No such split, no classification set, or another file format than
+        ValueError: No such split, not a set for the task, or another file format than
             TFRecord.
     """
+
+    box_format = "yxyx"
 
     def __init__(
         self,
@@ -49,17 +56,32 @@ class Tfds(Source):
         root: str | os.PathLike | None = None,
         image_key: str | None = None,
         label_key: str | None = None,
+        task: str | None = None,
     ):
         builder = _find_builder(name, data_dir, root)
         info = builder.info
-        self._image, self._label = _choose_features(info, image_key, label_key)
+        boxes = find_boxes(info)
+        task = task or ("detection" if boxes else "classification")
+        check_name("task of tfds", task, ("classification", "detection"))
+        self._image = _choose(info, "image_key", image_key)
+        self._label = self._boxes = None
+        many = False
+        if task == "classification":
+            self._label = _choose(info, "label_key", label_key)
+            feature = info.features[self._label]
+            many = hasattr(feature, "feature")  # a sequence of classes
+            names = (feature.feature if many else feature).names
+        elif boxes is None:
+            raise ValueError(
+                f"{info.full_name} has no boxes: none of its features is a sequence "
+                f"with a BBoxFeature. Features: {', '.join(info.features)}."
+            )
+        else:
+            self._boxes, names = boxes, boxes.class_names
         self._files = _index_files(builder, split)
         self.skipped = []
-        feature = info.features[self._label]
-        many = hasattr(feature, "feature")  # a sequence of classes
-        names = (feature.feature if many else feature).names
         self.info = SourceInfo(
-            "classification",
+            task,
             tuple(names),
             len(self._files),
             split if split in ("train", "validation", "test") else "all",
@@ -70,24 +92,41 @@ class Tfds(Source):
         self._labels: np.ndarray | None = None
 
     def record(self, index: int) -> Record:
-        """The encoded image and the label, one read at its place in its file."""
+        """The encoded image and its truth, one read at its place in its file."""
+        return self._record(self._files.read(index))
+
+    def _record(self, serialized: bytes) -> Record:
         import tensorflow as tf
 
-        example = tf.train.Example.FromString(self._files.read(index))
+        example = tf.train.Example.FromString(serialized)
         features = example.features.feature
+        encoded = features[self._image].bytes_list.value[0]
+        if self._boxes:
+            return {"encoded": encoded, **self._boxes.record(example, encoded)}
         label = list(features[self._label].int64_list.value)
-        many = self.info.multi_label
-        return {
-            "encoded": features[self._image].bytes_list.value[0],
-            "label": multi_hot(label, self.info.num_classes) if many else label[0],
-        }
+        if self.info.multi_label:
+            label = [multi_hot(label, self.info.num_classes)]
+        return {"encoded": encoded, "label": label[0]}
+
+    def objects(self) -> dict[str, np.ndarray]:
+        """All objects, of one pass over the files."""
+        if not self._boxes:
+            return {}
+        records = []
+        for _, serialized in self._files.dataset().as_numpy_iterator():
+            record = self._record(serialized)
+            del record["encoded"]  # the images are not kept
+            records.append(record)
+        return join_rows(records)
 
     def record_name(self, index: int) -> str:
         """Set, version, split and index."""
         return f"{self._name}[{index}]"
 
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray | None:
         """As `Source.labels`; the first call reads all files."""
+        if self._boxes:
+            return None
         if self._labels is None:
             dataset = self._files.dataset().batch(1024)
             labels = dataset.map(lambda _, examples: self._parse_labels(examples))
@@ -114,6 +153,8 @@ class Tfds(Source):
 
         spec = {self._image: tf.io.FixedLenFeature([], tf.string)}
         encoded = tf.io.parse_single_example(example, spec)[self._image]
+        if self._boxes:
+            return {"encoded": encoded, **self._boxes.parse(example, encoded)}
         return {"encoded": encoded, "label": self._parse_labels(example[None])[0]}
 
     def _parse_labels(self, examples):
@@ -163,33 +204,34 @@ def _find_builder(name, data_dir, root):
         ) from None
 
 
-def _choose_features(info, image: str | None, label: str | None) -> tuple[str, str]:
-    """Names of the features with the image and with the class or classes."""
+def _choose(info, option: str, given: str | None) -> str:
+    """The name of the feature with the image (`image_key`) or class (`label_key`)."""
     import tensorflow_datasets as tfds
 
-    features = info.features
+    kind = tfds.features.Image
+    if option == "label_key":
+        kind = tfds.features.ClassLabel
+    known = [
+        key
+        for key, feature in info.features.items()
+        if isinstance(feature, kind)
+        or (option == "label_key" and isinstance(_inner(feature), kind))
+    ]
+    if given is not None:
+        check_name(option, given, known)
+        return given
+    if len(known) != 1:
+        raise ValueError(
+            f"{info.full_name} has {len(known)} features that could be `{option}`: "
+            f"{known}. {'Name one.' if known else 'It is no classification set.'} "
+            f"Features: {', '.join(info.features)}."
+        )
+    return known[0]
 
-    def is_label(feature):
-        feature = getattr(feature, "feature", feature)  # a sequence of them
-        return isinstance(feature, tfds.features.ClassLabel)
 
-    images = [key for key, f in features.items() if isinstance(f, tfds.features.Image)]
-    labels = [key for key, f in features.items() if is_label(f)]
-    chosen = []
-    for option, given, known in (
-        ("image_key", image, images),
-        ("label_key", label, labels),
-    ):
-        if given is not None:
-            check_name(option, given, known)
-        elif len(known) != 1:
-            raise ValueError(
-                f"{info.full_name} has {len(known)} features that could be `{option}`: "
-                f"{known}. {'Name one.' if known else 'It is no classification set.'} "
-                f"Features: {', '.join(features)}."
-            )
-        chosen.append(given or known[0])
-    return chosen[0], chosen[1]
+def _inner(feature):
+    """What a sequence is made of."""
+    return getattr(feature, "feature", None)
 
 
 def _index_files(builder, split: str) -> RecordFiles:
