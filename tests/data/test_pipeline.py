@@ -243,7 +243,10 @@ def test_detection_targets_are_padded_boxes_in_the_input():
 def test_max_boxes_drops_and_counts():
     source = detection_source()
     report = DataReport(source)
-    dataset = make_dataset(source, INPUT, 3, max_boxes=1, report=report, with_ids=True)
+    with pytest.warns(UserWarning, match="2 of 4 boxes"):
+        dataset = make_dataset(
+            source, INPUT, 3, max_boxes=1, report=report, with_ids=True
+        )
     _, target = next(dataset.as_numpy_iterator())
     assert target["boxes"].shape == (3, 1, 4) and set(target) == {
         "boxes",

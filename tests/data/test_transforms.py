@@ -1,5 +1,6 @@
 """Pixels, boxes and masks stay together; wrong recipes are refused in words."""
 
+import colorsys
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from visionkit.data import geometric, photometric
+from visionkit.data import frames, geometric, min_iou_crop, photometric
 from visionkit.data.pipeline import augment_and_resize
 from visionkit.data.policies import POLICIES
 from visionkit.data.targets import map_boxes
@@ -181,6 +182,127 @@ def test_color_takes_one_channel():
     assert out["images"].shape == (8, 12, 1)
 
 
+def test_color_changes_each_property_with_its_probability():
+    sample = {"images": scene()["images"]}
+    out = photometric.Color(0.5, 0.5, 0.5, 0.1, p=0.0)(sample, tf.constant([1, 2]))
+    np.testing.assert_array_equal(out["images"], sample["images"])
+    color = photometric.Color(0.5, 0, 0, 0, p=0.5)
+    images = [color(sample, tf.constant([i, 2]))["images"] for i in range(40)]
+    same = [bool((x == sample["images"]).numpy().all()) for x in images]
+    assert 8 < sum(same) < 32
+
+
+def test_hsv_is_what_colorsys_says():
+    jitter = photometric.HsvJitter(0.2, 0.7, 0.4)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (9, 14, 3), np.uint8)
+    image[0] = image[0, :, :1]  # grey
+    image[1, :2] = [[0, 0, 0], [255, 255, 255]]
+    for i in range(4):
+        seed = tf.constant([i, 2], tf.int64)
+        draw = tf.random.stateless_uniform((3,), seed, -1.0, 1.0).numpy()
+        turn, saturation, value = draw * [0.2, 0.7, 0.4]
+        out = jitter({"images": tf.constant(image)}, seed)["images"].numpy()
+        for pixel, found in zip(image.reshape(-1, 3), out.reshape(-1, 3), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*pixel / 255)
+            s = min(s * (1 + saturation), 1)
+            rgb = np.array(colorsys.hsv_to_rgb((h + turn) % 1, s, v)) * (1 + value)
+            assert abs(np.clip(rgb * 255, 0, 255) - found).max() < 0.52
+    grey = tf.fill((8, 12, 1), tf.constant(100, tf.uint8))
+    assert jitter({"images": grey}, tf.constant([1, 2]))["images"].shape == (8, 12, 1)
+
+
+def test_scale_jitter_may_be_large_and_may_keep_to_the_centre():
+    centres, factors = [], []
+    jitter = geometric.ScaleJitter((0.1, 2.0), 0.1)
+    for i in range(40):
+        out = jitter(scene(), tf.constant([i, 7]))
+        size = np.array(out["images"].shape[:2])
+        scale, offset = out["placement"].numpy().reshape(2, 2)
+        centres.append((scale * np.array(SIZE) / 2 + offset) / size - 0.5)
+        factors.append((scale * SIZE / size)[0])
+        assert out["segmentation_masks"].shape == tuple(size)
+    assert 0.08 < np.abs(centres).max() < 0.12  # whole pixels of a small image
+    assert min(factors) < 0.3 and max(factors) > 1.7
+
+
+def test_zoom_out_keeps_every_pixel_in_a_frame_of_bounded_size(monkeypatch):
+    zoom = frames.ZoomOut(1.0, 4.0)
+    areas = []
+    for i in range(8):
+        out = zoom(scene(), tf.constant([i, 7]))
+        y, x = (int(v) for v in out["placement"][2:])
+        inner = out["images"][y : y + SIZE[0], x : x + SIZE[1]]
+        np.testing.assert_array_equal(inner, scene()["images"])
+        height, width = out["images"].shape[:2]
+        assert abs(width / height - SIZE[1] / SIZE[0]) < 0.02
+        areas.append(height / SIZE[0])
+    assert 1 <= min(areas) < 2 and 3 < max(areas) <= 4
+    monkeypatch.setattr(frames, "MAX_FRAME", 200)
+    assert all(
+        max(zoom(scene(), tf.constant([i, 7]))["images"].shape) <= 200 for i in range(5)
+    )
+    same = frames.ZoomOut(0.0)(scene(), tf.constant([1, 2]))
+    np.testing.assert_array_equal(same["images"], scene()["images"])
+
+
+@pytest.mark.parametrize("iou", [0.1, 0.5, 0.9])
+def test_min_iou_crop_keeps_what_it_promises(iou):
+    crop = tf.function(min_iou_crop.MinIoUCrop((iou,)))
+    # One object in half of the image, so that overlaps of all sizes are possible.
+    sample = {**scene(), "instance_masks": tf.constant([b"one"])}
+    sample["bounding_boxes"] = {
+        "boxes": tf.constant([[30.0, 20, 140, 100]]),
+        "labels": tf.constant([1]),
+        "is_crowd": tf.constant([False]),
+    }
+    kinds = {"whole": 0, "enough": 0, "any": 0}
+    for i in range(60):
+        out = crop(sample, tf.constant([i, 5]))
+        y1, x1, y2, x2 = out["visible"].numpy()
+        assert len(out["bounding_boxes"]["labels"]) == 1  # its centre is inside
+        assert len(out["instance_masks"]) == 1
+        assert x1 < 85 < x2 and y1 < 60 < y2
+        assert 0.49 < (x2 - x1) / (y2 - y1) < 2.05
+        both = (min(x2, 140) - max(x1, 30)) * (min(y2, 100) - max(y1, 20))
+        overlap = both / ((x2 - x1) * (y2 - y1) + 110 * 80 - both)
+        whole = (y2 - y1, x2 - x1) == SIZE
+        kinds["whole" if whole else "enough" if overlap >= iou else "any"] += 1
+    if iou == 0.9:
+        assert kinds["enough"] < kinds["any"]
+    else:
+        assert kinds["enough"] > 10
+    assert kinds["whole"] > 8
+
+
+def test_min_iou_crop_of_an_image_without_objects():
+    sample = scene()
+    del sample["instance_masks"]
+    rows = sample["bounding_boxes"]
+    sample["bounding_boxes"] = {key: value[:0] for key, value in rows.items()}
+    sizes = {
+        tuple(min_iou_crop.MinIoUCrop()(sample, tf.constant([i, 5]))["images"].shape)
+        for i in range(12)
+    }
+    assert len(sizes) > 3 and (*SIZE, 3) in sizes
+
+
+def test_pad_crop_moves_whole_pixels_and_keeps_the_size():
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
+    sample = {"images": tf.constant(image), **geometric.start_geometry([32, 40])}
+    padded = np.full((40, 48, 3), 114, np.uint8)
+    padded[4:36, 4:44] = image
+    places = set()
+    for i in range(60):
+        out = frames.PadCrop(4)(sample, tf.constant([i, 5]))
+        y, x = (4 - int(v) for v in out["placement"][2:])
+        np.testing.assert_array_equal(out["images"], padded[y : y + 32, x : x + 40])
+        places |= {("y", y), ("x", x)}
+    assert places == {(axis, i) for axis in "xy" for i in range(9)}
+    tiny = {"images": tf.constant(image[:2, :3]), **geometric.start_geometry([2, 3])}
+    assert frames.PadCrop(9)(tiny, tf.constant([1, 5]))["images"].shape == (2, 3, 3)
+
+
 def test_erase_replaces_one_rectangle_and_voids_the_mask():
     sample = scene()
     out = photometric.Erase(1.0, (0.1, 0.2))(sample, sample["seed"])
@@ -229,6 +351,14 @@ def test_build_transforms_reads_names_and_options():
         ([{"flip": {}, "crop": {}}], "A transform is a name or"),
         ([{"flip": 0.5}], "A transform is a name or"),
         ([{"color": {"hue": 0.7}}], "hue"),
+        ([{"hsv": {"hue": 0.7}}], "hue"),
+        ([{"scale_jitter": {"translate": 0.6}}], r"`translate` must be in \[0, 0.5\]"),
+        ([{"zoom_out": {"max_scale": 0.5}}], r"`max_scale` must be in \[1, 100\]"),
+        ([{"pad_crop": {"padding": 0.5}}], "whole number of pixels"),
+        ([{"min_iou_crop": {"ious": [0.5, 1.5]}}], r"`ious` must be in \[0, 1\]"),
+        ([{"min_iou_crop": {"ious": 0.5}}], "`ious` must be a list"),
+        ([{"mosaic": {"scale": [1, 30]}}], "`scale` must be two ascending numbers"),
+        ([{"copy_paste": {"share": 2}}], r"`share` must be in \[0, 1\]"),
         (["flip", "crop"], "must be the first"),
     ],
 )
@@ -276,8 +406,8 @@ def test_policies_are_legal_lists(task, policy):
 def test_wrong_policies_and_tasks_are_refused():
     with pytest.raises(ValueError, match=r"policy 'strongg'. Did you mean 'strong'"):
         build_transforms("strongg", "detection")
-    for name in ("mixup", "rand_augment", "auto_augment"):
-        with pytest.raises(ValueError, match=rf"`{name}` is for classification: .*sem"):
+    for name in ("mixup", "rand_augment", "auto_augment", "mosaic", "min_iou_crop"):
+        with pytest.raises(ValueError, match=rf"`{name}` is for .*: .*'semantic_seg"):
             build_transforms([name], "semantic_segmentation")
     with pytest.raises(ValueError, match=r"`cutmix` is for .*task='detection'"):
         build_transforms(["cutmix"], "detection")

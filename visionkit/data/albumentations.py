@@ -103,9 +103,9 @@ class AlbumentationsPool:
 
         Returns:
             A `tf.data.Dataset` of samples. Where pixels may move, semantic masks move
-            along by the nearest pixel, and what comes from outside is void; boxes are
-            in pixels of the new image, clipped, those with less than a tenth left
-            dropped with their rows; and the sample's geometry begins anew.
+            along by the nearest pixel, and what comes from outside is void; boxes and
+            proposals are in pixels of the new image, clipped, those with less than a
+            tenth left dropped with their rows; and the sample's geometry begins anew.
 
         Raises:
             ValueError: albumentations does not know a transform or an option, or a
@@ -186,7 +186,7 @@ def _change_values(sample, run):
 
 def _move_pixels(sample, run, targets):
     """The sample with its pixels in new places, all annotations with them."""
-    from visionkit.data.targets import map_boxes
+    from visionkit.data.targets import map_boxes, map_proposals
 
     inputs, kinds = [sample["images"]], [tf.uint8]
     if "mask" in targets:
@@ -194,8 +194,11 @@ def _move_pixels(sample, run, targets):
         kinds.append(tf.uint8)
     if "bboxes" in targets:
         rows = map_boxes(sample)
-        number = tf.range(tf.shape(rows["boxes"])[0])[:, None]
-        inputs.append(tf.concat([rows["boxes"], tf.cast(number, tf.float32)], axis=1))
+        boxes, count = rows["boxes"], tf.shape(rows["boxes"])[0]
+        if "proposals" in sample:
+            boxes = tf.concat([boxes, map_proposals(sample)], axis=0)
+        number = tf.range(tf.shape(boxes)[0])[:, None]
+        inputs.append(tf.concat([boxes, tf.cast(number, tf.float32)], axis=1))
         kinds.append(tf.float32)
 
     def move(*arrays):
@@ -214,6 +217,9 @@ def _move_pixels(sample, run, targets):
     if "bboxes" in targets:
         boxes = tf.ensure_shape(answer.pop(0), [None, 5])
         left = tf.cast(tf.round(boxes[:, 4]), tf.int32)
+        if "proposals" in sample:
+            out["proposals"] = tf.boolean_mask(boxes[:, :4], left >= count)
+            boxes, left = boxes[left < count], left[left < count]
         rows = {key: tf.gather(value, left) for key, value in rows.items()}
         out["bounding_boxes"] = {**rows, "boxes": boxes[:, :4]}
     return out

@@ -17,7 +17,7 @@ import math
 from visionkit.data.decode import slice_window
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
 from visionkit.data.lazy import tf
-from visionkit.data.resize import pad_to, resample, resample_mask
+from visionkit.data.resize import boxes_to_input, pad_to, resample, resample_mask
 from visionkit.types import PAD_VALUE, VOID_CLASS
 
 CROP_ATTEMPTS = 10  # draws before a crop falls back to the centre, as in torchvision
@@ -65,6 +65,67 @@ def cut(sample, window):
         if key in sample
     }
     return move({**sample, **pixels}, [1.0, 1.0], -window[:2], window[2:])
+
+
+def reframe(sample, window):
+    """The sample in `window`, which may reach beyond its image.
+
+    Args:
+        sample: Has the keys of `start_geometry`.
+        window: (4,) int32 [y, x, height, width] in pixels of its image, of which some
+            lies in it. The rest becomes `PAD_VALUE`, in masks `VOID_CLASS`.
+    """
+    size = tf.shape(sample["images"])[:2]
+    start, extent = window[:2], window[2:]
+    low, high = tf.maximum(start, 0), tf.minimum(start + extent, size)
+    inside = tf.concat([low, high - low], axis=0)
+    images = slice_window(sample["images"], inside)
+    out = {**sample, "images": pad_to(images, low - start, extent, PAD_VALUE)}
+    if "segmentation_masks" in sample:
+        mask = slice_window(sample["segmentation_masks"], inside)[..., None]
+        mask = pad_to(mask, low - start, extent, VOID_CLASS)
+        out["segmentation_masks"] = mask[..., 0]
+    return move(out, [1.0, 1.0], -start, extent)
+
+
+def shrink(sample, size):
+    """The sample with its image resampled to `size` (2,) int32, (height, width)."""
+    old = tf.shape(sample["images"])[:2]
+    out = {**sample, "images": resample(sample["images"], size)}
+    if "segmentation_masks" in sample:
+        mask = resample_mask(sample["segmentation_masks"][..., None], size)
+        out["segmentation_masks"] = mask[..., 0]
+    scale = tf.cast(size, tf.float32) / tf.cast(old, tf.float32)
+    return move(out, scale, [0.0, 0.0], size)
+
+
+def visible_boxes(sample, boxes):
+    """`boxes` (N, 4) xyxy of the original, as they are in the image now.
+
+    Returns:
+        (N, 4) float32 in pixels of the image, clipped to it, and (N,) float32, the
+        share of each box that is left of it; 0 for a box without area.
+    """
+    boxes = tf.ensure_shape(boxes, [None, 4])
+    y1, x1, y2, x2 = tf.unstack(sample["visible"])
+    low, high = tf.stack([x1, y1, x1, y1]), tf.stack([x2, y2, x2, y2])
+    clipped = tf.clip_by_value(boxes, low, high)
+    share = tf.math.divide_no_nan(_area(clipped), _area(boxes))
+    return boxes_to_input(clipped, sample["placement"]), share
+
+
+def keep_boxes(sample, keep):
+    """The sample with the boxes for which `keep` (N,) bool holds, and their rows."""
+    rows = sample["bounding_boxes"]
+    rows = {key: tf.boolean_mask(value, keep) for key, value in rows.items()}
+    out = {**sample, "bounding_boxes": rows}
+    if "instance_masks" in sample:
+        out["instance_masks"] = tf.boolean_mask(sample["instance_masks"], keep)
+    return out
+
+
+def _area(boxes):
+    return tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,16 +204,25 @@ class ScaleJitter:
 
     Zooming in is a window of the image, resampled only by the resize that follows
     anyway; zooming out is the smaller image in a frame of `PAD_VALUE` as large as
-    before.
+    before. A range of 0.1 to 2 is the paper's large-scale jitter; 0.5 to 1.5 with
+    `translate` 0.1 is YOLOv8's.
 
     Args:
         range: Smallest and largest factor.
+        translate: Largest distance of the image's centre from the frame's, as a share
+            of the frame, at most 0.5. None zooms in to a place anywhere in the image,
+            and puts a smaller image anywhere in the frame.
     """
 
     range: tuple[float, float] = (0.8, 1.2)
+    translate: float | None = None
 
     def __post_init__(self):
         check_pair("range", self.range, 0.01, 100)
+        if self.translate is not None and not 0 <= self.translate <= 0.5:
+            raise ValueError(
+                f"`translate` must be in [0, 0.5]. Received: translate={self.translate}"
+            )
 
     def __call__(self, sample, seed):
         """The sample, zoomed."""
@@ -162,22 +232,28 @@ class ScaleJitter:
         size = tf.shape(sample["images"])[:2]
         real = tf.cast(size, tf.float32)
 
-        def at(room):
-            return tf.cast(tf.round(place * tf.cast(room, tf.float32)), tf.int32)
+        def start(inner, outer):  # of an inner rectangle in an outer one
+            inner, outer = tf.cast(inner, tf.float32), tf.cast(outer, tf.float32)
+            start = place * (outer - inner)
+            if self.translate is not None:
+                # The shift is a share of the frame, which is the one or the other.
+                shift = (2 * place - 1) * self.translate * frame
+                start = (outer - inner) / 2 + shift
+            return tf.cast(tf.round(start), tf.int32)
+
+        window = tf.cast(tf.maximum(tf.round(real / scale), 1.0), tf.int32)
+        small = tf.cast(tf.maximum(tf.round(real * scale), 1.0), tf.int32)
+        zooms_in = scale >= 1.0
+        frame = tf.cast(tf.where(zooms_in, window, size), tf.float32)
 
         def zoom_in():
-            window = tf.cast(tf.maximum(tf.round(real / scale), 1.0), tf.int32)
-            return cut(sample, tf.concat([at(size - window), window], axis=0))
+            place = tf.concat([start(window, size), window], axis=0)
+            return (
+                cut(sample, place) if self.translate is None else reframe(sample, place)
+            )
 
         def zoom_out():
-            small = tf.cast(tf.maximum(tf.round(real * scale), 1.0), tf.int32)
-            offset = at(size - small)
-            images = resample(sample["images"], small)
-            out = {**sample, "images": pad_to(images, offset, size, PAD_VALUE)}
-            if "segmentation_masks" in sample:
-                mask = resample_mask(sample["segmentation_masks"][..., None], small)
-                mask = pad_to(mask, offset, size, VOID_CLASS)
-                out["segmentation_masks"] = mask[..., 0]
-            return move(out, tf.cast(small, tf.float32) / real, offset, size)
+            place = tf.concat([-start(small, size), size], axis=0)
+            return reframe(shrink(sample, small), place)
 
-        return tf.cond(scale >= 1.0, zoom_in, zoom_out)
+        return tf.cond(zooms_in, zoom_in, zoom_out)

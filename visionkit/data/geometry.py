@@ -5,6 +5,8 @@ Written once for TensorFlow's graph and for NumPy: the caller passes the module.
 
 from __future__ import annotations
 
+import numpy as np
+
 from visionkit.types import Preprocessing
 
 
@@ -67,3 +69,34 @@ def placement_of(start, size, target, offset):
         offset[0] - start[0] * scale[0],
         offset[1] - start[1] * scale[1],
     )
+
+
+def placements(image_sizes, preprocessing: Preprocessing) -> np.ndarray:
+    """Placements of many images, in NumPy.
+
+    Args:
+        image_sizes: (B, 2), original (height, width).
+        preprocessing: How they were resized.
+
+    Returns:
+        (B, 4) float32 [scale_y, scale_x, offset_y, offset_x].
+    """
+    height, width = np.asarray(image_sizes, np.float64).T
+    (start, size), target, offset = resize_geometry(height, width, preprocessing, np)
+    return np.stack(placement_of(start, size, target, offset), -1).astype(np.float32)
+
+
+def boxes_to_original(boxes, placements, image_sizes) -> np.ndarray:
+    """NumPy's twin of `resize.boxes_to_original`.
+
+    Args:
+        boxes: (B, N, 4) float32, xyxy pixels of the resized images.
+        placements: (B, 4), scales positive.
+        image_sizes: (B, 2) int, original (height, width).
+
+    Returns:
+        (B, N, 4) float32, xyxy pixels of the originals, clipped to them.
+    """
+    scale, offset = placements[:, [1, 0, 1, 0]], placements[:, [3, 2, 3, 2]]
+    limit = np.asarray(image_sizes, np.float32)[:, [1, 0, 1, 0]]
+    return np.clip((boxes - offset[:, None]) / scale[:, None], 0, limit[:, None])

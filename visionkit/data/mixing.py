@@ -2,13 +2,15 @@
 
 They run on the finished batch. Each image has its own draws and a partner, the one
 before it: the batch is already in random order, and only in a batch of one is that the
-image itself. Of several mixers in a list one is drawn for each batch.
+image itself. Of several mixers in a list one is drawn for each batch, since shares of
+classes are not mixed twice; those for boxes run one after another (`box_mixing.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from visionkit.data.box_mixing import check_epochs, join_partner
 from visionkit.data.draws import check_share, split_seed, uniform
 from visionkit.data.image_ops import select
 from visionkit.data.lazy import tf
@@ -17,32 +19,44 @@ MIXING = 2**20
 """What the mixers' draws fold into a sample's seed: no place in a list of transforms,
 which is what the others fold into it."""
 
+CLASS_ALPHA = 0.2  # Zhang et al. 2018, section 3.1: 0.1 to 0.4 for ImageNet
+BOX_ALPHA = 32.0  # weights of 0.5 with a standard deviation of 0.06
+
 
 @dataclasses.dataclass(frozen=True)
 class MixUp:
     """Blends each image and its label with its partner's (Zhang et al. 2018, eq. 1).
 
+    With boxes, a blended image has those of both, all in full, so that both should
+    be seen: half and half in YOLOX (Ge et al. 2021), and about that by default.
+
     Args:
-        alpha: Of Beta(alpha, alpha), from which the weight of each image is drawn.
+        alpha: Of Beta(alpha, alpha), from which the weight of each image is drawn. By
+            default 0.2 for classes and 32 for boxes.
         p: Probability, of each image.
         off_last_epochs: Epochs at the end of the training that mix nothing.
     """
 
-    alpha: float = 0.2
+    alpha: float | None = None
     p: float = 1.0
     off_last_epochs: int = 0
     stage = "batch"
-    tasks = ("classification",)
+    tasks = ("classification", "detection")
+    images = 2
 
     def __post_init__(self):
         _check(self)
 
     def __call__(self, images, target, seed):
         """The batch, mixed; see `mix_batches`."""
-        own = _own_share(self, tf.shape(images)[0], seed)
+        has_boxes = "boxes" in target
+        alpha = self.alpha or (BOX_ALPHA if has_boxes else CLASS_ALPHA)
+        own = _own_share(alpha, self.p, tf.shape(images)[0], seed)
         pixels = tf.cast(images, tf.float32)
         pixels = _blend(pixels, own[:, None, None, None])
         images = tf.cast(tf.round(pixels), tf.uint8)
+        if has_boxes:
+            return images, join_partner(target, own < 1)
         return images, {**target, "labels": _blend(target["labels"], own[:, None])}
 
 
@@ -73,7 +87,8 @@ class CutMix:
         share_seed, place_seed = split_seed(seed, 2)
         batch, size = tf.shape(images)[0], tf.shape(images)[1:3]
         real = tf.cast(size, tf.float32)
-        side = tf.sqrt(1 - _own_share(self, batch, share_seed))[:, None]
+        own = _own_share(self.alpha, self.p, batch, share_seed)
+        side = tf.sqrt(1 - own)[:, None]
         window = tf.cast(tf.round(side * real), tf.int32)
         centre = tf.cast(uniform(place_seed, 0.0, 1.0, (batch, 2)) * real, tf.int32)
         low = tf.maximum(centre - window // 2, 0)
@@ -98,33 +113,61 @@ def mix_batches(dataset, mixers, order, steps: int, num_classes: int):
 
     Args:
         dataset: Of (images (B, h, w, C) uint8, target dict, seeds (B, 2)), from the
-            place that `order` names; labels (B,) int32 or (B, K) float32.
-        mixers: `MixUp` and `CutMix` objects, at least one.
+            place that `order` names; labels (B,) int32 or (B, K) float32, or (B, M)
+            int32 beside boxes (B, M, 4).
+        mixers: Transforms of the stage "batch", at least one.
         order: The training's `Order`.
         steps: Per epoch.
         num_classes: K.
 
     Returns:
-        A data set of (images, target): labels (B, K) float32, in every batch, mixed or
-        not. A function of the seed and the position alone.
+        A data set of (images, target): labels without boxes (B, K) float32, in every
+        batch, mixed or not. A function of the seed and the position alone.
     """
     first = order.start_epoch * steps + order.start_step
-    off = [mixer.off_last_epochs for mixer in mixers]
 
     def mix(step, batch):
         images, target, seeds = batch
+        seed = tf.random.fold_in(seeds[0], MIXING)
+        last = [None] * len(mixers)  # the first epoch without each
+        if any(mixer.off_last_epochs for mixer in mixers):
+            last = [order.epochs - mixer.off_last_epochs for mixer in mixers]
+        ways = zip(mixers, last, strict=True)
+        if "boxes" in target:
+            return _mix_in_turn(images, target, ways, step // steps, seed)
         if "labels" in target:
             target = {**target, "labels": soft_labels(target["labels"], num_classes)}
-        kind_seed, seed = split_seed(tf.random.fold_in(seeds[0], MIXING), 2)
-        kind = tf.random.stateless_uniform([], kind_seed, 0, len(mixers), tf.int32)
-        if any(off):
-            last = tf.constant([order.epochs - epochs for epochs in off], tf.int64)
-            kind = tf.where(step // steps < tf.gather(last, kind), kind, len(mixers))
-        ways = [lambda mixer=mixer: mixer(images, target, seed) for mixer in mixers]
-        return tf.switch_case(kind, [*ways, lambda: (images, target)])
+        return _mix_one(images, target, ways, step // steps, seed)
 
     dataset = dataset.enumerate(first)
     return dataset.map(mix, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _mix_one(images, target, mixers, epoch, seed):
+    """The batch, mixed by one of the mixers, or by none where its time is over."""
+    mixers, last = zip(*mixers, strict=True)
+    kind_seed, seed = split_seed(seed, 2)
+    kind = tf.random.stateless_uniform([], kind_seed, 0, len(mixers), tf.int32)
+    if None not in last:
+        last = tf.constant(last, tf.int64)
+        kind = tf.where(epoch < tf.gather(last, kind), kind, len(mixers))
+    ways = [lambda mixer=mixer: mixer(images, target, seed) for mixer in mixers]
+    return tf.switch_case(kind, [*ways, lambda: (images, target)])
+
+
+def _mix_in_turn(images, target, mixers, epoch, seed):
+    """The batch, mixed by each of the mixers whose time is not over."""
+    for position, (mixer, last) in enumerate(mixers):
+        own_seed = tf.random.fold_in(seed, position)
+        if last is None:
+            images, target = mixer(images, target, own_seed)
+            continue
+        images, target = tf.cond(
+            epoch < last,
+            lambda m=mixer, x=images, y=target, s=own_seed: m(x, y, s),
+            lambda x=images, y=target: (x, y),
+        )
+    return images, target
 
 
 def soft_labels(labels, num_classes: int):
@@ -134,13 +177,13 @@ def soft_labels(labels, num_classes: int):
     return tf.one_hot(labels, num_classes)
 
 
-def _own_share(mixer, batch, seed):
+def _own_share(alpha, p, batch, seed):
     """(B,) float32 in [0, 1], what each image keeps of itself; 1 where not drawn."""
     *seeds, p_seed = split_seed(seed, 3)
     # A Beta from two Gammas; both may be 0 in float32 where alpha is tiny.
-    own, other = (tf.random.stateless_gamma((batch,), s, mixer.alpha) for s in seeds)
+    own, other = (tf.random.stateless_gamma((batch,), s, alpha) for s in seeds)
     share = tf.math.divide_no_nan(own, own + other)
-    return tf.where(uniform(p_seed, 0.0, 1.0, (batch,)) < mixer.p, share, 1.0)
+    return tf.where(uniform(p_seed, 0.0, 1.0, (batch,)) < p, share, 1.0)
 
 
 def _partner(values):
@@ -154,10 +197,6 @@ def _blend(values, own):
 
 def _check(mixer) -> None:
     check_share("p", mixer.p)
-    if not 0 < mixer.alpha < float("inf"):
+    if mixer.alpha is not None and not 0 < mixer.alpha < float("inf"):
         raise ValueError(f"`alpha` must be above 0. Received: alpha={mixer.alpha}")
-    if not isinstance(mixer.off_last_epochs, int) or mixer.off_last_epochs < 0:
-        raise ValueError(
-            "`off_last_epochs` must be a whole number of epochs, 0 for none. "
-            f"Received: off_last_epochs={mixer.off_last_epochs}"
-        )
+    check_epochs(mixer)

@@ -9,13 +9,15 @@ The one place where the order of the steps is decided, each with its reason:
 4. Transforms that move pixels, at the image's own size.
 5. Resize, the same function as in prediction and export, to uint8.
 6. Transforms that change values, on the fewer pixels that are left.
-7. Boxes are mapped once, by the composed geometry, and padded to a static number.
+7. Boxes and proposals are mapped once, by the composed geometry, and padded to static
+   numbers.
 8. Batch, mix the images of a batch, and prefetch; pixels stay uint8 until the device.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import tensorflow as tf
 
 from visionkit.data.geometric import move
@@ -32,12 +34,13 @@ from visionkit.data.report import DataReport
 from visionkit.data.resize import resize_image, resize_mask
 from visionkit.data.sources.base import Source
 from visionkit.data.targets import (
-    choose_max_boxes,
-    count_boxes,
+    limit_boxes,
     make_target,
+    map_proposals,
+    pad_proposals,
     simplify,
 )
-from visionkit.data.transforms import check_order, check_task, check_training, stage_of
+from visionkit.data.transforms import check_transforms, stage_of
 from visionkit.types import Preprocessing
 
 __all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
@@ -55,6 +58,7 @@ def make_dataset(
     report: DataReport | None = None,
     with_ids: bool = False,
     max_boxes: int | None = None,
+    max_proposals: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of images and ground truth.
 
@@ -70,12 +74,16 @@ def make_dataset(
             new ones; one with the default limit is made when omitted.
         with_ids: Makes the target a dict with "image_id" (B,) int32 and "image_size"
             (B, 2) int32, the original (height, width).
-        max_boxes: Boxes to pad to; the source's largest number, at most 400, when
-            omitted. Further boxes are dropped and counted in the report.
+        max_boxes: Boxes to pad to; the source's largest number, more where transforms
+            mix images, at most 400, when omitted. Further boxes are dropped, the
+            source's with a warning that counts them.
+        max_proposals: Boxes that are input, not truth: the source's proposals, padded
+            to this number with zeros. Further ones are dropped.
 
     Returns:
-        A `tf.data.Dataset` of (images, target): images (B, h, w, C) uint8; the target
-        by the source's task:
+        A `tf.data.Dataset` of (images, target): images (B, h, w, C) uint8, with
+        `max_proposals` {"images": ..., "proposals": (B, P, 4) float32 xyxy pixels of
+        the input}; the target by the source's task:
         classification: labels (B,) int32, with ids {"labels": ...}; (B, K) float32
         where the source has many labels per image, or a transform mixes images;
         semantic segmentation: (B, h, w) uint8 class ids, 255 = void, with ids
@@ -92,24 +100,24 @@ def make_dataset(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
     task = source.info.task
-    check_order(transforms)
-    check_task(transforms, task)
-    check_training(transforms, order)
+    check_transforms(transforms, task, order)
+    stages = {stage: _at(stage, transforms) for stage in ("decode", "pool", "batch")}
+    if max_proposals is not None:
+        _check_proposals(source, max_proposals, stages["batch"])
     report = report or DataReport(source)
     report.check()
-    counts = count_boxes(source) if task in BOX_TASKS else None
-    if counts is not None:
-        max_boxes = max_boxes or choose_max_boxes(counts)
-        over = np.maximum(counts - max_boxes, 0).sum()
-        report.note_count("boxes.over_max_boxes", over)
+    if task in BOX_TASKS:
+        mixed = math.prod(mixer.images for mixer in stages["batch"])
+        max_boxes = limit_boxes(source, max_boxes, report, mixed)
 
     if order is None:
         records = evaluation_records(source, report.bad_indices)
     else:
         records = training_records(source, order, batch_size, report.bad_indices)
-    stages = {stage: _at(stage, transforms) for stage in ("decode", "pool", "batch")}
 
     def read(record):
+        if max_proposals is None:
+            record = {key: record[key] for key in record if key != "proposals"}
         return read_sample(record, preprocessing, *stages["decode"])
 
     def finish(sample):
@@ -117,7 +125,10 @@ def make_dataset(
         target = make_target(sample, task, max_boxes, with_ids)
         if stages["batch"]:
             return sample["images"], target, sample["seed"]
-        return sample["images"], simplify(target)
+        if max_proposals is None:
+            return sample["images"], simplify(target)
+        proposals = pad_proposals(map_proposals(sample), max_proposals)
+        return {"images": sample["images"], "proposals": proposals}, simplify(target)
 
     dataset = read_samples(records, read, report)
     for group in stages["pool"]:
@@ -130,6 +141,20 @@ def make_dataset(
             dataset, stages["batch"], order, steps, source.info.num_classes
         ).map(lambda images, target: (images, simplify(target)))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _check_proposals(source: Source, max_proposals: int, mixers) -> None:
+    if max_proposals < 1 or mixers:
+        raise ValueError(
+            "`max_proposals` must be at least 1, and images with proposals are not "
+            "mixed in a batch. Received: "
+            f"max_proposals={max_proposals}, {len(mixers)} transforms that mix"
+        )
+    if "proposals" not in source.raw_dataset().element_spec:
+        raise ValueError(
+            "`max_proposals` is for a source with proposals. Received: a source of "
+            f"{source.info.name!r} without them"
+        )
 
 
 def _at(stage: str, transforms) -> list:

@@ -19,6 +19,15 @@ _BOXES = {
     "strong": ["flip", {"scale_jitter": {"range": [0.5, 2.0]}}, _VIVID],
 }
 
+# YOLOv8's, whose mosaics end 10 epochs before the training does; half of them here,
+# since fewer epochs are usual.
+_MOSAICS = [
+    "flip",
+    {"scale_jitter": {"range": [0.5, 1.5], "translate": 0.1}},
+    "hsv",
+    {"mosaic": {"p": 0.5, "off_last_epochs": 10}},
+]
+
 POLICIES = {
     "classification": {
         "none": [],
@@ -32,7 +41,7 @@ POLICIES = {
             {"cutmix": {"alpha": 1.0}},
         ],
     },
-    "detection": _BOXES,
+    "detection": {**_BOXES, "strong": _MOSAICS},
     "instance_segmentation": _BOXES,
     "semantic_segmentation": {
         **_BOXES,

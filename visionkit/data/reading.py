@@ -83,8 +83,9 @@ def _annotations(record, size):
             tf.shape(mask),
             size,
         )
-    if "instance_masks" in record:
-        out["instance_masks"] = record["instance_masks"]
+    for key in ("instance_masks", "proposals"):
+        if key in record:
+            out[key] = record[key]
     return out
 
 

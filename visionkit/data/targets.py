@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import tensorflow as tf
+import warnings
 
-from visionkit.data.resize import boxes_to_input
+import numpy as np
+
+from visionkit.data.geometric import visible_boxes
+from visionkit.data.lazy import tf
 from visionkit.data.sources.base import Source
 from visionkit.types import PADDING_LABEL
 
@@ -27,9 +29,43 @@ def count_boxes(source: Source):
     return np.concatenate([[], *counts.batch(4096).as_numpy_iterator()]).astype(int)
 
 
-def choose_max_boxes(counts) -> int:
-    """The largest of `counts`, in eights, at most `MAX_BOXES`."""
-    return min(MAX_BOXES, -(-int(counts.max(initial=1)) // 8) * 8)
+def choose_max_boxes(counts, images: int = 1) -> int:
+    """Rows for all boxes of any image, in eights, at most `MAX_BOXES`.
+
+    Args:
+        counts: (N,) int, boxes of each image.
+        images: Images that are mixed into one; then hardly any mix has more, three
+            standard deviations above the mean.
+    """
+    rows = most = counts.max(initial=1)
+    if images > 1 and len(counts):
+        usual = images * counts.mean() + 3 * np.sqrt(images) * counts.std()
+        rows = np.clip(usual, most, images * most)
+    return min(MAX_BOXES, int(-(-rows // 8)) * 8)
+
+
+def limit_boxes(source: Source, max_boxes: int | None, report, images: int = 1):
+    """The rows of the target; says how many boxes of the source find no room in them.
+
+    Args:
+        source: Of a task with boxes.
+        max_boxes: What was asked for; None for `choose_max_boxes`.
+        report: The `DataReport` that counts.
+        images: Images that are mixed into one.
+    """
+    counts = count_boxes(source)
+    if max_boxes is None:
+        max_boxes = choose_max_boxes(counts, images)
+    over = np.maximum(counts - max_boxes, 0)
+    report.note_count("boxes.over_max_boxes", over.sum())
+    if over.any():
+        warnings.warn(
+            f"{over.sum()} of {counts.sum()} boxes, in {np.count_nonzero(over)} images "
+            f"({source.info.name}, {source.info.split}), are more than `max_boxes` = "
+            f"{max_boxes} per image and are left out",
+            stacklevel=3,
+        )
+    return max_boxes
 
 
 def make_target(sample, task: str, max_boxes: int | None, with_ids: bool) -> dict:
@@ -62,14 +98,8 @@ def map_boxes(sample):
     rows = dict(sample["bounding_boxes"])
     if "instance_masks" in sample:
         rows["instance_masks"] = sample["instance_masks"]
-    boxes = tf.ensure_shape(rows["boxes"], [None, 4])
-    y1, x1, y2, x2 = tf.unstack(sample["visible"])
-    low, high = tf.stack([x1, y1, x1, y1]), tf.stack([x2, y2, x2, y2])
-    clipped = tf.clip_by_value(boxes, low, high)
-    rows["boxes"] = boxes_to_input(clipped, sample["placement"])
-    sides = rows["boxes"][:, 2:] - rows["boxes"][:, :2]
-    keep = tf.reduce_all(sides >= MIN_SIDE, axis=1)
-    keep &= _area(clipped) >= MIN_VISIBLE * _area(boxes)
+    rows["boxes"], share = visible_boxes(sample, rows["boxes"])
+    keep = (share >= MIN_VISIBLE) & _is_large(rows["boxes"])
     if "is_crowd" in rows:
         keep &= ~rows["is_crowd"]
     return {key: tf.boolean_mask(value, keep) for key, value in rows.items()}
@@ -89,5 +119,21 @@ def pad_boxes(rows, max_boxes: int):
     }
 
 
-def _area(boxes):
-    return tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+def map_proposals(sample):
+    """(P, 4) float32, the sample's proposals in pixels of its image, clipped to it.
+
+    Those with a side below `MIN_SIDE` are dropped.
+    """
+    boxes, _ = visible_boxes(sample, sample["proposals"])
+    return tf.boolean_mask(boxes, _is_large(boxes))
+
+
+def pad_proposals(boxes, max_proposals: int):
+    """(max_proposals, 4) float32, the first proposals, padded with rows of zeros."""
+    boxes = boxes[:max_proposals]
+    boxes = tf.pad(boxes, [[0, max_proposals - tf.shape(boxes)[0]], [0, 0]])
+    return tf.ensure_shape(boxes, [max_proposals, 4])
+
+
+def _is_large(boxes):
+    return tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE, axis=1)

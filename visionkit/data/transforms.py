@@ -18,21 +18,30 @@ import dataclasses
 import difflib
 
 from visionkit.data.auto_augment import AutoAugment, RandAugment
+from visionkit.data.box_mixing import CopyPaste, Mosaic
+from visionkit.data.frames import PadCrop, ZoomOut
 from visionkit.data.geometric import Crop, Flip, ScaleJitter
+from visionkit.data.min_iou_crop import MinIoUCrop
 from visionkit.data.mixing import CutMix, MixUp
-from visionkit.data.photometric import Color, Erase
+from visionkit.data.photometric import Color, Erase, HsvJitter
 from visionkit.data.policies import policy_items
 
 TRANSFORMS = {
     "crop": Crop,
     "flip": Flip,
     "scale_jitter": ScaleJitter,
+    "zoom_out": ZoomOut,
+    "min_iou_crop": MinIoUCrop,
+    "pad_crop": PadCrop,
     "color": Color,
+    "hsv": HsvJitter,
     "erase": Erase,
     "rand_augment": RandAugment,
     "auto_augment": AutoAugment,
     "mixup": MixUp,
     "cutmix": CutMix,
+    "mosaic": Mosaic,
+    "copy_paste": CopyPaste,
 }
 
 
@@ -81,6 +90,19 @@ def build_transforms(items, task: str | None = None) -> tuple:
     if task is not None:
         check_task(transforms, task)
     return tuple(transforms)
+
+
+def check_transforms(transforms, task: str, order) -> None:
+    """Raises a ValueError unless a data set for `task` in this `order` can have them.
+
+    Args:
+        transforms: Of `build_transforms`, or others.
+        task: One of `visionkit.types.TASKS`.
+        order: The training's `Order`; None for evaluation.
+    """
+    check_order(transforms)
+    check_task(transforms, task)
+    check_training(transforms, order)
 
 
 def check_order(transforms) -> None:
