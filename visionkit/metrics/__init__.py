@@ -10,6 +10,7 @@ import importlib
 
 _MODULES = {
     "ClassificationEvaluator": "visionkit.metrics.classification",
+    "DetectionEvaluator": "visionkit.metrics.detection",
     "MultiLabelEvaluator": "visionkit.metrics.multi_label",
     "to_json_safe": "visionkit.metrics.classification",
 }

@@ -13,6 +13,7 @@ COUNTED_CLASSES = 20  # as many classes have their counts printed
 NAMED_CLASSES = 60  # as many have their names beside the axes
 BLOCKS = 250  # as many cells a side stay wide enough to be seen
 LISTED_PAIRS = 24
+LISTED_BACKGROUND = 6
 NAME_CHARACTERS = 18
 LISTING = 4.3  # inches
 
@@ -25,15 +26,18 @@ def plot_confusion_matrix(matrix, class_names: Sequence[str]):
     250 a cell is the largest share in a block of classes. A class without examples
     has a grey row. The colour scale is not linear, so that rare confusions show.
 
+    A detector's matrix has the background as its last class: its row holds detections
+    of nothing, its column missed objects.
+
     Args:
-        matrix: (K, K) counts, at least 0.
+        matrix: (K, K) counts, at least 0; (K + 1, K + 1) with a background.
         class_names: K names in label order.
 
     Returns:
         `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: `matrix` is not square or has not K rows.
+        ValueError: `matrix` is not square or has neither K nor K + 1 rows.
     """
     from matplotlib.colors import PowerNorm
 
@@ -41,11 +45,14 @@ def plot_confusion_matrix(matrix, class_names: Sequence[str]):
 
     matrix = np.asarray(matrix)
     k = len(class_names)
-    if not k or matrix.shape != (k, k):
+    if not k or matrix.shape not in ((k, k), (k + 1, k + 1)):
         raise ValueError(
-            "`matrix` must be (K, K) with one name per class, K at least 1. "
-            f"Received: matrix {matrix.shape}, {k} names"
+            "`matrix` must be (K, K), or (K + 1, K + 1) with a background, with one "
+            f"name per class, K at least 1. Received: matrix {matrix.shape}, {k} names"
         )
+    background = len(matrix) > k
+    if background:
+        class_names, k = [*class_names, "background"], k + 1
     support = matrix.sum(axis=1, keepdims=True)
     share = np.where(support > 0, matrix / np.maximum(support, 1), np.nan)
     names = [plain(class_name(class_names, i), NAME_CHARACTERS) for i in range(k)]
@@ -58,7 +65,7 @@ def plot_confusion_matrix(matrix, class_names: Sequence[str]):
         1, len(widths), width_ratios=widths, squeeze=False
     ).flat
     if listed:
-        write_listing(beside[0], {"Most confused": _worst_pairs(matrix, names)})
+        write_listing(beside[0], _listing(matrix, names, background))
     block = -(-k // BLOCKS)
     picture = axes.imshow(
         _largest(share, block),
@@ -127,10 +134,27 @@ def _write_counts(axes, matrix, share):
         axes.text(column, row, text, **style)
 
 
-def _worst_pairs(matrix, names):
+def _listing(matrix, names, background) -> dict[str, list[str]]:
+    """The pairs confused most often; those with a background by themselves."""
+    if not background:
+        return {"Most confused": _worst_pairs(matrix, names, LISTED_PAIRS)}
+    parts = {
+        "Most confused": np.s_[:-1, :-1],
+        "Most missed": np.s_[:-1, -1:],
+        "Most found in nothing": np.s_[-1:, :-1],
+    }
+    return {
+        heading: _worst_pairs(matrix, names, LISTED_BACKGROUND, part)
+        for heading, part in parts.items()
+    }
+
+
+def _worst_pairs(matrix, names, limit, part=np.s_[:, :]):
     """Lines "count (share) true → predicted" of the largest cells off the diagonal."""
-    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:LISTED_PAIRS]
+    wrong = np.zeros_like(matrix)
+    wrong[part] = matrix[part]
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
     support = matrix.sum(axis=1)
     return [
         f"{wrong[i, j]:,} ({wrong[i, j] / support[i]:.0%})  {names[i]} → {names[j]}"
