@@ -31,9 +31,11 @@ LEVELS = {
         "P4": ("conv4_block6_out", 1024),
         "P5": ("conv5_block3_out", 2048),
     },
+    "resnet20_cifar": {"P1": ("conv3_block3_out", 32), "P2": ("conv4_block3_out", 64)},
     "lenet5": {"P1": ("C3", 16), "P2": ("S4", 16)},
     "alexnet": {"P5": ("pool5", 256)},
     "vgg16": {"P1": ("block2_conv2", 128), "P5": ("block5_pool", 512)},
+    "vgg16_atrous": {"P3": ("block4_conv3", 512), "P4": ("fc7", 1024)},
     "googlenet": {
         "P1": ("conv1", 64),
         "P2": ("norm2", 192),
@@ -99,7 +101,7 @@ LEVELS = {
 }
 
 # `LEVELS` has one of each family; the whole contract of the others is `slow`.
-FAST = ("lenet5", "alexnet", "resnet18", "mobilenet_v1_025")
+FAST = ("lenet5", "alexnet", "resnet18", "resnet20_cifar", "mobilenet_v1_025")
 # Compiling a large graph with XLA takes longer than all else; the slow ones do it.
 COMPILED = ("lenet5", "mobilenet_v1_025")
 

@@ -11,12 +11,15 @@ import visionkit as vk
 # ResNet-50 of Keras has 26,560 biases more than that). lenet5: 61,706 with ten classes.
 # alexnet, googlenet, ghostnet: counted from the papers' tables. csp_darknet: with one
 # dense layer; test_yolov8_totals_follow_from_the_backbone checks it with its detector.
+# vgg16_atrous: 20,483,904 and one dense layer; SSD's published totals contain it.
+# resnet*_cifar: test_cifar_resnets_have_the_counts_of_table_6 derives them.
 # keras_cv: with one dense layer; its ResNets and DenseNets agree with torchvision.
 EXPECTED_TRAINABLE = {
     "lenet5": 145_856,
     "alexnet": 60_965_224,
     "alexnet_ungrouped": 62_378_344,
     "vgg16": 138_357_544,
+    "vgg16_atrous": 21_508_904,
     "vgg19": 143_667_240,
     "googlenet": 6_998_552,
     "inception_v3": 23_817_352,
@@ -30,6 +33,11 @@ EXPECTED_TRAINABLE = {
     "resnet50_v2": 25_568_360,
     "resnet101_v2": 44_577_896,
     "resnet152_v2": 60_236_904,
+    "resnet20_cifar": 334_072,
+    "resnet32_cifar": 528_504,
+    "resnet44_cifar": 722_936,
+    "resnet56_cifar": 917_368,
+    "resnet110_cifar": 1_792_312,
     "densenet121": 7_978_856,
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
@@ -112,6 +120,7 @@ FAST = (
     "resnet18",
     "resnet50",
     "resnet50_v2",
+    "resnet20_cifar",
     "mobilenet_v1_025",
     "mobilenet_v2_035",
     "mobilenet_v3_small",
@@ -161,6 +170,29 @@ def test_trainable_parameters_are_the_published_count(name, without_values):
 def conv(inside, out, kernel=1):
     """A convolution without bias and the scale and offset of its normalisation."""
     return inside * out * kernel**2 + 2 * out
+
+
+# He et al. 2016, table 6: millions of parameters with ten classes.
+CIFAR = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
+
+
+@pytest.mark.parametrize(
+    "depth",
+    [20, *(pytest.param(d, marks=pytest.mark.slow) for d in (32, 44, 56, 110))],
+)
+def test_cifar_resnets_have_the_counts_of_table_6(depth, without_values):
+    n = (depth - 2) // 6
+    stages = [(16, 16), (16, 32), (32, 64)]
+    features = conv(3, 16, 3) + sum(
+        conv(inside, out, 3) + (2 * n - 1) * conv(out, out, 3) for inside, out in stages
+    )
+    name = f"resnet{depth}_cifar"
+    model = vk.ImageClassifier(vk.build_backbone(name, (32, 32)), 10, top="paper")
+    assert trainable(model) == features + 64 * 10 + 10
+    assert features + 64 * 1000 + 1000 == EXPECTED_TRAINABLE[name]
+    assert f"{trainable(model) / 1e6:.2f}".startswith(f"{CIFAR[depth]}")
+    weighted = [x for x in model.backbone.layers if isinstance(x, keras.layers.Conv2D)]
+    assert len(weighted) + 1 == depth
 
 
 def c2f(inside, out, blocks):

@@ -21,6 +21,7 @@ BACKBONES: dict[str, str] = {
     "alexnet": "visionkit.backbones.alexnet:alexnet",
     "alexnet_ungrouped": "visionkit.backbones.alexnet:alexnet_ungrouped",
     "vgg16": "visionkit.backbones.applications:VGG16",
+    "vgg16_atrous": "visionkit.backbones.vgg_atrous:vgg16_atrous",
     "vgg19": "visionkit.backbones.applications:VGG19",
     "googlenet": "visionkit.backbones.googlenet:googlenet",
     "inception_v3": "visionkit.backbones.applications:InceptionV3",
@@ -34,6 +35,11 @@ BACKBONES: dict[str, str] = {
     "resnet50_v2": "visionkit.backbones.applications:ResNet50V2",
     "resnet101_v2": "visionkit.backbones.applications:ResNet101V2",
     "resnet152_v2": "visionkit.backbones.applications:ResNet152V2",
+    "resnet20_cifar": "visionkit.backbones.resnet_cifar:resnet20_cifar",
+    "resnet32_cifar": "visionkit.backbones.resnet_cifar:resnet32_cifar",
+    "resnet44_cifar": "visionkit.backbones.resnet_cifar:resnet44_cifar",
+    "resnet56_cifar": "visionkit.backbones.resnet_cifar:resnet56_cifar",
+    "resnet110_cifar": "visionkit.backbones.resnet_cifar:resnet110_cifar",
     "densenet121": "visionkit.backbones.applications:DenseNet121",
     "densenet169": "visionkit.backbones.applications:DenseNet169",
     "densenet201": "visionkit.backbones.applications:DenseNet201",
@@ -110,6 +116,9 @@ whose first layers normalise images of 0..255."""
 CLASSIFICATION_ONLY = frozenset({"lenet5", "alexnet", "alexnet_ungrouped"})
 """Backbones that keep their valid padding, so that their levels are no pyramid."""
 
+# Backbones that take the file of another network, and what turns one into the other.
+_CONVERSIONS = {"vgg16_atrous": "visionkit.backbones.vgg_atrous:subsample"}
+
 OUTPUT_STRIDES = (8, 16, 32)
 
 # Beginnings of the names of backbones whose dilated features would not be the
@@ -177,7 +186,8 @@ def build_backbone(
         weights: None (random), "imagenet" (what keras.applications downloads) or the
             path of a `.weights.h5`, `.keras` or legacy `.h5` file, written by this
             backbone or by the keras.applications network with `include_top=False`.
-            Tops are never loaded.
+            Tops are never loaded. (`vgg16_atrous` takes that of the whole VGG16, whose
+            fully connected layers it thins out.)
         output_stride: 32, or 16 or 8 to turn the last one or two strides into
             dilation, with the same weights. Levels keep their names: with 16, "P5"
             has the size of "P4". Families in which this would not give the undilated
@@ -216,8 +226,7 @@ def build_backbone(
     from visionkit.backbones.dilate import freeze_levels, rebuild, set_norm_momentum
     from visionkit.backbones.weights import layer_variables, load_file, load_layers
 
-    module, _, function = BACKBONES[name].partition(":")
-    build = getattr(importlib.import_module(module), function)
+    build = _resolve(BACKBONES[name])
     imagenet = isinstance(weights, str) and weights == "imagenet"
     reference = build(imagenet=imagenet)
     pyramid = name not in CLASSIFICATION_ONLY
@@ -236,8 +245,15 @@ def build_backbone(
     if imagenet:
         load_layers(backbone, layer_variables(reference), "The ImageNet network")
     elif weights is not None:
-        load_file(backbone, weights, order=list(layer_variables(reference)))
+        convert = _resolve(_CONVERSIONS[name]) if name in _CONVERSIONS else None
+        load_file(backbone, weights, list(layer_variables(reference)), convert)
     return backbone
+
+
+def _resolve(reference: str):
+    """The object that "module:attribute" names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _check_shape(image_size, channels) -> tuple[int | None, int | None, int]:

@@ -16,8 +16,9 @@ from visionkit.backbones.channels import ChannelSlice
 from visionkit.backbones.normalization import ImageNormalization
 from visionkit.backbones.weights import refuse_imagenet
 
-# Depth and width multiples, and channels of the last stage before the width multiple.
-_SIZES = {
+# Depth and width multiples, and channels of the last stage before the width multiple;
+# those of the detector too.
+SIZES = {
     "n": (1 / 3, 0.25, 1024),
     "s": (1 / 3, 0.5, 1024),
     "m": (2 / 3, 0.75, 768),
@@ -54,7 +55,7 @@ def csp_darknet_x(imagenet: bool = False) -> keras.Model:
 def _csp_darknet(size: str, imagenet: bool) -> keras.Model:
     if imagenet:
         refuse_imagenet(f"csp_darknet_{size}")
-    depth, width, last = _SIZES[size]
+    depth, width, last = SIZES[size]
     images = keras.Input((*REFERENCE_SIZE, 3), name="images", dtype="float32")
     x = ImageNormalization([0.0] * 3, [255.0] * 3, name="normalization")(images)
     x = _conv(x, int(64 * width), 3, stride=2, name="stem")

@@ -7,7 +7,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,7 +51,12 @@ def layer_variables(model: keras.Model) -> Layers:
     return layers
 
 
-def load_file(backbone: keras.Model, path: str | os.PathLike, order: list[str]) -> None:
+def load_file(
+    backbone: keras.Model,
+    path: str | os.PathLike,
+    order: list[str],
+    convert: Callable[[Layers], Layers] | None = None,
+) -> None:
     """Loads a weights file into a backbone: all of it, or nothing.
 
     Args:
@@ -59,6 +64,7 @@ def load_file(backbone: keras.Model, path: str | os.PathLike, order: list[str]) 
         path: A `.weights.h5`, `.keras` or legacy `.h5` file. Layers are matched by
             name; in a legacy file with other names, by order as Keras does.
         order: Names of the layers with weights in the order of the original network.
+        convert: Applied to the file's weights first.
 
     Raises:
         FileNotFoundError: There is no file.
@@ -73,7 +79,8 @@ def load_file(backbone: keras.Model, path: str | os.PathLike, order: list[str]) 
     try:
         with _open(path) as file:
             _check_datasets(file, path)
-            load_layers(backbone, _stored_layers(file, path, order), str(path))
+            stored = _stored_layers(file, path, order)
+            load_layers(backbone, convert(stored) if convert else stored, str(path))
     except _UNREADABLE as error:
         raise ValueError(
             f"{path} cannot be read ({error}). It is truncated, damaged or no weights "

@@ -36,6 +36,8 @@ class VisionTask(keras.Model):
     """
 
     task: str
+    hidden_outputs: tuple[str, ...] = ()  # raw ones that only the loss reads
+    logged_scores: tuple[str, ...] = ()  # what `evaluate` adds to losses and metrics
 
     def __init__(
         self,
@@ -53,6 +55,15 @@ class VisionTask(keras.Model):
         self.postprocess = postprocess
         self.preprocessing = preprocessing
         self.class_names = tuple(class_names)
+
+    def scorer(self, source=None):
+        """What measures answers with the task's real metrics; see `tasks.scoring`.
+
+        Args:
+            source: A `Source` whose own annotations are the truth. None: the targets
+                that come with the images.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `scorer`.")
 
     @functools.cached_property
     def predictor(self) -> keras.Model:
@@ -99,24 +110,32 @@ class VisionTask(keras.Model):
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "preprocessing": self.preprocessing.get_config(),
             "class_names": list(self.class_names),
-            **self._init_config(),
+            **{name: _serialize(value) for name, value in self._init_config().items()},
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The model that `get_config` described, with fresh weights."""
-        config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
-        )
-        config["preprocessing"] = Preprocessing.from_config(config["preprocessing"])
-        return cls(**config)
+        preprocessing = Preprocessing.from_config(config["preprocessing"])
+        components = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects)
+            for name, value in config.items()
+            if isinstance(value, dict) and "class_name" in value
+        }
+        return cls(**{**config, **components, "preprocessing": preprocessing})
 
     def compile_from_config(self, config):
         """Compile as before saving. Keras skips this for an overridden `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _serialize(value):
+    """A component of a model as its config; plain values as they are."""
+    if not hasattr(value, "get_config"):
+        return value
+    return keras.saving.serialize_keras_object(value)
 
 
 @contextlib.contextmanager
@@ -157,15 +176,17 @@ def check_levels(pyramid) -> None:
     )
 
 
-def check_class_names(num_classes: int, class_names) -> tuple[str, ...]:
+def check_class_names(
+    num_classes: int, class_names, *, at_least: int = 2
+) -> tuple[str, ...]:
     """The names, or "0", "1", ... where none are given.
 
     Raises:
-        ValueError: Their number is not `num_classes`, or that is less than 2.
+        ValueError: Their number is not `num_classes`, or that is less than `at_least`.
     """
-    if num_classes < 2:
+    if num_classes < at_least:
         raise ValueError(
-            "`num_classes` must be at least 2 (background is never counted). "
+            f"`num_classes` must be at least {at_least} (background is never counted). "
             f"Received: num_classes={num_classes}"
         )
     if class_names is None:

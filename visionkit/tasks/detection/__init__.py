@@ -1,0 +1,1 @@
+"""Object detection: one base, and a file for each published detector."""
