@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"_version", "_quiet", "_spelling"},
     {"types"},
-    {"ops"},
+    {"ops", "blocks"},
     {"backbones", "necks", "heads", "losses", "metrics", "postprocess", "visualize"},
     {"data"},
     {"tasks"},
@@ -36,7 +36,7 @@ MAY_IMPORT_TENSORFLOW = {
     "training",
 }
 # The command line sits on top of everything, the package root below and above.
-TOP = {"tasks/__main__.py", "tasks/commands.py", "__init__.py"}
+TOP = {"tasks/__main__.py", "tasks/commands.py", "tasks/predicting.py", "__init__.py"}
 
 
 def part_of(file):
@@ -76,7 +76,8 @@ def test_tensorflow_stays_where_it_belongs(file):
     roots = {name.partition(".")[0] for name in imports(file)}
     part, name = part_of(file), file.name
     if part not in MAY_IMPORT_TENSORFLOW or name == "arrays.py":
-        assert "tensorflow" not in roots
+        # One measured difference pays for one backend switch.
+        assert "tensorflow" not in roots or (part, name) == ("ops", "nms.py")
     if part == "data" and name != "arrays.py":
         assert "keras" not in roots, "keras.ops in dataset.map fails on JAX"
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from visionkit._version import __version__
 from visionkit.inference import graph
+from visionkit.inference.styles import style_function
 from visionkit.serving.cases import build_cases
 from visionkit.serving.gate import run_gate
 from visionkit.serving.publish import publish
@@ -34,6 +35,7 @@ def export(
     path: str | os.PathLike,
     *,
     version: int | None = None,
+    style: str = "visionkit",
     gate: bool = True,
     metadata: dict | None = None,
 ) -> Path:
@@ -49,8 +51,11 @@ def export(
       int32 [B]; a broken image is answered with zeros and does not fail the batch.
 
     A classifier answers `probabilities` (B, K) float32, `labels` (B,) int32 and
-    `label_names` (B,) string: the names' bytes, UTF-8 or not. Float outputs are never
-    NaN: what is not finite becomes 0. `model.json` beside `saved_model.pb` describes
+    `label_names` (B,) string: the names' bytes, UTF-8 or not. A detector answers
+    `boxes` (B, D, 4) float32 xyxy pixels of the original image, `scores` (B, D)
+    float32, falling, `labels` (B, D) int32, `label_names` (B, D) string and
+    `num_detections` (B,) int32. Float outputs are never NaN: what is not finite becomes
+    0. `model.json` beside `saved_model.pb` describes
     the model for clients.
 
     The version appears in one step when it is complete and has passed the gate
@@ -62,6 +67,9 @@ def export(
         path: The model's folder, e.g. "saved_models/flowers"; its numeric children are
             the versions.
         version: Default the next free number. An existing one is never overwritten.
+        style: "visionkit" as above; for detection also "modelgarden" and "odapi", the
+            names, order and units of those projects' exports, with their input names
+            (`visionkit.inference.styles`).
         gate: Whether to check the export before it is published.
         metadata: Written into `model.json`, e.g. {"val_accuracy": 0.93}.
 
@@ -74,16 +82,20 @@ def export(
         OSError: The disk is full or not writable; nothing is published.
         RuntimeError: The backend is not TensorFlow.
         TypeError: `model` is not a visionkit task.
+        ValueError: Unknown style, or one that the task does not have.
     """
     model = _task(model)
-    functions = build_signatures(model)
+    style_function(style, model.task)
+    functions = build_signatures(model, style)
 
     def build(folder: Path):
         with _written_below(folder.parent):
-            warmup = _write(folder, model, functions)
-        checks = _check(folder, model) if gate else ()
+            _write(folder, functions)
+            warmup = write_warmup(folder, warmup_requests(model.preprocessing, style))
+        checks = _check(folder, model, style) if gate else ()
         description = _describe(model, functions)
         description |= {
+            "style": style,
             "warmup": warmup,
             "gate": checks,
             "metadata": _plain(metadata or {}),
@@ -113,6 +125,11 @@ def _task(model):
             "`model` must be a visionkit task, a run folder or a .keras file. "
             f"Received: {type(model).__name__}"
         )
+    if isinstance(model.input, dict):
+        raise TypeError(
+            "An export takes images alone. Received: a model that reads "
+            f"{', '.join(model.input)}"
+        )
     if model.task not in graph.ANSWERS:
         raise TypeError(
             f"`model` must be of a task that can be exported: "
@@ -132,8 +149,8 @@ def _written_below(base: Path):
         ) from error
 
 
-def _write(folder: Path, model, functions: dict) -> bool:
-    """Write the SavedModel; returns whether warm-up records could be written too."""
+def _write(folder: Path, functions: dict) -> None:
+    """Write the SavedModel."""
     # The module tracks the variables that the functions read and not the Keras model,
     # with which every weight would be written a second time.
     module = tf.Module()
@@ -146,10 +163,9 @@ def _write(folder: Path, model, functions: dict) -> bool:
         tf.saved_model.save(module, str(folder), signatures=functions)
     finally:
         logger.setLevel(level)
-    return write_warmup(folder, warmup_requests(model.preprocessing))
 
 
-def _check(folder: Path, model) -> tuple[str, ...]:
+def _check(folder: Path, model, style: str) -> tuple[str, ...]:
     """Names of the checks that the export passed."""
     # Half precision rounds differently wherever the graph is ordered differently.
     types = {layer.compute_dtype for layer in model.backbone.layers}
@@ -158,7 +174,7 @@ def _check(folder: Path, model) -> tuple[str, ...]:
         math.prod(weight.shape) * tf.as_dtype(weight.dtype).size
         for weight in model.weights
     )
-    report = run_gate(folder, parameter_bytes, build_cases(model), tolerance)
+    report = run_gate(folder, parameter_bytes, build_cases(model, style), tolerance)
     if not report.passed:
         raise ExportRefused(report)
     return report.checks

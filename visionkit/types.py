@@ -56,6 +56,9 @@ class Sample(TypedDict, total=False):
     image_size: Tensor  # (2,) int32, original (height, width), upright
 
 
+STYLES = ("visionkit", "modelgarden", "odapi")
+"""Output conventions of an export; `visionkit.inference.styles` says what each is."""
+
 RESIZE_MODES = ("letterbox", "stretch", "center_crop", "shortest_edge")
 
 
@@ -144,6 +147,7 @@ class Results:
         probabilities: (num_classes,) float32 (classification); they sum to 1, or
             each is one of its own (multi-label).
         path: The image file, where there is one.
+        frame: Number of the frame, from 0, where `path` is a video.
         error: Why there is no answer (an unreadable file), else None.
     """
 
@@ -156,6 +160,7 @@ class Results:
     segmentation: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     path: str | None = None
+    frame: int | None = None
     error: str | None = None
 
     @property
@@ -176,6 +181,38 @@ class Results:
     def to_json(self) -> str:
         """`to_dict` as one line of JSON; file names that are not UTF-8 survive."""
         return json.dumps(self.to_dict())
+
+    def to_coco(self, image_id: int = 0) -> list[dict]:
+        """The boxes in the format of COCO's results.
+
+        Args:
+            image_id: Written into each.
+
+        Returns:
+            A dict per box: "image_id", "category_id" (label + 1, since COCO counts from
+            1; "category_name" says which), "bbox" [x, y, width, height] in pixels of
+            the original image, "score".
+
+        Raises:
+            ValueError: The result has no boxes.
+        """
+        if self.boxes is None:
+            raise ValueError(
+                "COCO's results are boxes, and this result has none: it is not of a "
+                "detector."
+            )
+        corner, size = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
+        columns = (self.labels, self.label_names, corner, size, self.scores)
+        return [
+            {
+                "image_id": image_id,
+                "category_id": int(label) + 1,
+                "category_name": name,
+                "bbox": [*map(float, xy), *map(float, wh)],
+                "score": float(score),
+            }
+            for label, name, xy, wh, score in zip(*columns, strict=True)
+        ]
 
     def to_pandas(self):
         """A `pandas.DataFrame`, a row per label (needs pandas)."""

@@ -7,6 +7,7 @@ import yaml
 
 from visionkit.training.recipe import Recipe, load_recipe
 from visionkit.training.recipe_files import RecipeError, list_recipes, read_yaml
+from visionkit.training.recipe_models import MODEL_RECIPES
 
 GOOD = {
     "task": "classification",
@@ -112,20 +113,45 @@ def test_a_number_that_yaml_reads_as_text_is_a_number(tmp_path):
     assert recipe.train.learning_rate == 0.001
 
 
-def test_recipe_keys_are_the_constructors_keywords():
+# What the data, the recipe as a whole or only Python can say.
+NOT_IN_RECIPES = {
+    "multi_label",
+    "class_names",
+    "preprocessing",
+    "kwargs",
+    "num_classes",
+}
+
+
+def test_every_model_has_a_section_and_the_reverse():
+    from visionkit.tasks import MODELS
+
+    assert {t: set(m) for t, m in MODELS.items()} == {
+        t: set(m) for t, m in MODEL_RECIPES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [(t, n) for t, names in MODEL_RECIPES.items() for n in names]
+)
+def test_model_keys_are_the_constructors_keywords(task, name):
     from visionkit.backbones import build_backbone
-    from visionkit.tasks.classification import ImageClassifier
-    from visionkit.training.optimizers import build_optimizer
+    from visionkit.tasks import model_class
     from visionkit.types import Preprocessing
 
-    legal = set().union(
-        *(
-            inspect.signature(f).parameters
-            for f in (build_backbone, ImageClassifier, Preprocessing)
-        )
-    )
-    model = set(Recipe.model_fields["model"].annotation.model_fields)
-    assert model - {"backbone", "name"} <= legal
+    def keywords(function):
+        return set(inspect.signature(function).parameters)
+
+    own = keywords(model_class(task, name)) - NOT_IN_RECIPES
+    shared = keywords(build_backbone) | keywords(Preprocessing) | {"backbone"}
+    keys = set(MODEL_RECIPES[task][name].model_fields)
+    assert keys <= shared | own
+    assert own <= keys
+
+
+def test_optimizer_keys_are_the_builders_keywords():
+    from visionkit.training.optimizers import build_optimizer
+
     train = set(Recipe.model_fields["train"].annotation.model_fields)
     optimizer = set(inspect.signature(build_optimizer).parameters)
     assert optimizer - {"name", "options"} <= train

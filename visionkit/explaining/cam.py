@@ -24,8 +24,20 @@ def class_score(outputs, labels=None):
     return ops.sum(outputs * chosen, axis=-1)
 
 
-# Task -> function from raw outputs and labels (or None) to the score of each image.
-SCORES: dict[str, Callable] = {"classification": class_score}
+def box_score(outputs, labels=None, *, num_classes: int):
+    """(B,) how sure a detector is of the given classes, default of the surest one.
+
+    The smooth maximum of a class's logits over all boxes: each level of the pyramid has
+    its say, as it would not with the one best box.
+
+    Args:
+        outputs: Has "classes" (B, A, num_classes), or one more with the background
+            first.
+        labels: (B,) integers.
+        num_classes: Number of classes.
+    """
+    logits = outputs["classes"][..., -num_classes:]
+    return class_score(ops.logsumexp(logits, axis=1), labels)
 
 
 def grad_cam(
@@ -50,8 +62,9 @@ def grad_cam(
             default the last level. Lower ones are finer but weigh their channels by a
             mean gradient that says little there: trust the last one.
         score_of: Function from raw outputs (as `model(images)` gives) to (B,) scores,
-            written with `keras.ops`; default the logit of the class. What a detector or
-            a segmenter is asked is said here, e.g. the sum of a class' pixels.
+            written with `keras.ops`; default the logit of the class, for detection the
+            smooth maximum of its logits over all boxes. What a segmenter is asked is
+            said here, e.g. the sum of a class' pixels.
 
     Returns:
         (B, h, w) float32 in [0, 1], 1 at the hottest pixel of each image; all 0 where
@@ -136,14 +149,18 @@ def _first_component(activation):
 
 
 def _default_score(model, labels, count):
-    if model.task not in SCORES:
+    if model.task not in ("classification", "detection"):
         raise ValueError(
             f"There is no default score for the task {model.task!r}. Pass `score_of`, "
             "a function from the raw outputs to (B,) scores."
         )
     if labels is not None:
         labels = _checked_labels(labels, count, len(model.class_names))
-    return lambda outputs: SCORES[model.task](outputs, labels)
+    if model.task == "classification":
+        return lambda outputs: class_score(outputs, labels)
+    return lambda outputs: box_score(
+        outputs, labels, num_classes=len(model.class_names)
+    )
 
 
 def _checked_labels(labels, count, num_classes) -> np.ndarray:

@@ -91,7 +91,8 @@ def explain(
         labels: Class to explain, by index or name, for all images or one each;
             default the predicted ones. Grad-CAM only.
         level: Level of the backbone such as "P3", or the name of a layer inside it;
-            default the last level, which is about classes. Lower ones are finer.
+            default the last level, which is about classes. Lower ones are finer: below
+            some 160 pixels the last one has few cells, and "P4" shows more.
         score_of: What to explain in place of a class, see
             `visionkit.explaining.grad_cam`. Grad-CAM only.
         batch_size: Images per step.

@@ -6,10 +6,12 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from visionkit.data.decode import decode_image
 from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
 from visionkit.inference import graph
@@ -82,6 +84,24 @@ def original_size(
     if not valid:
         raise BadImage("image.corrupt", "its content cannot be decoded")
     return size
+
+
+def decode_pixels(item: Image, preprocessing: Preprocessing) -> np.ndarray:
+    """(H, W, C) uint8 pixels of an image of any kind, by the decoder of training.
+
+    Raises:
+        BadImage: It cannot be read.
+    """
+    if isinstance(item, np.ndarray):
+        return item
+    original_size(item, preprocessing)
+    content = item if isinstance(item, bytes) else Path(item).read_bytes()
+    try:
+        image = decode_image(content, preprocessing.channels, preprocessing.exif)
+    except tf.errors.OpError:
+        original_size(item, preprocessing, valid=False)
+        raise
+    return image.numpy()
 
 
 def is_file(item: str | bytes) -> bool:

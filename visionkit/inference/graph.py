@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from visionkit.data.decode import decode_image
-from visionkit.data.resize import resize_image
+from visionkit.data.resize import boxes_to_original, resize_image
 from visionkit.types import Preprocessing
 
 
@@ -111,8 +111,42 @@ def classification_answers(outputs: dict, prepared: dict, class_names) -> dict:
     }
 
 
+def detection_answers(outputs: dict, prepared: dict, class_names) -> dict:
+    """Answers of a detector in pixels of the original images.
+
+    Args:
+        outputs: Of the predictor: "boxes" (B, D, 4), "scores" and "labels" (B, D),
+            "num_detections" (B,).
+        prepared: Batch of `prepare_image`.
+        class_names: (K,) string tensor.
+
+    Returns:
+        "boxes" (B, D, 4) float32 xyxy pixels, clipped to the image, "scores" (B, D)
+        float32, falling, "labels" (B, D) int32, "label_names" (B, D) string and
+        "num_detections" (B,) int32. Padded rows: 0, label -1, the empty name.
+    """
+    labels = tf.cast(outputs["labels"], tf.int32)
+    found = labels >= 0
+    boxes = boxes_to_original(
+        tf.cast(outputs["boxes"], tf.float32),
+        prepared["placement"],
+        prepared["image_size"],
+    )
+    names = tf.gather(class_names, tf.maximum(labels, 0))
+    return {
+        "boxes": finite(tf.where(found[..., None], boxes, 0.0)),
+        "scores": finite(outputs["scores"]),
+        "labels": labels,
+        "label_names": tf.where(found, names, ""),
+        "num_detections": tf.cast(outputs["num_detections"], tf.int32),
+    }
+
+
 # Task -> function from predictor outputs at model size to answers in original pixels.
-ANSWERS = {"classification": classification_answers}
+ANSWERS = {
+    "classification": classification_answers,
+    "detection": detection_answers,
+}
 
 
 def encode_names(class_names: Sequence[str]):

@@ -14,6 +14,8 @@ from visionkit.types import Preprocessing
 
 IMAGE_SUFFIXES = tuple(suffix for group in SUFFIXES.values() for suffix in group)
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+
 Image = str | bytes | np.ndarray
 """A file's path, an encoded image, or (H, W, C) uint8 pixels."""
 
@@ -24,7 +26,8 @@ def list_images(images, preprocessing: Preprocessing) -> list[Image]:
     Args:
         images: A path, a folder (its image files, sorted, not those of subfolders), a
             glob pattern (matches sorted), encoded bytes, an (H, W, C) or (B, H, W, C)
-            uint8 array, a `PIL.Image`, or a sequence of any of these.
+            uint8 array, a `PIL.Image`, or a sequence of any of these. A video is one
+            item.
         preprocessing: Its channels and EXIF rule apply to arrays and PIL images.
 
     Returns:
@@ -100,6 +103,11 @@ def _checked_array(array: np.ndarray, channels: int) -> np.ndarray:
             f"Received: shape {array.shape}"
         )
     return array
+
+
+def is_video(item: Image) -> bool:
+    """Whether it is the path of a video, by its suffix."""
+    return isinstance(item, str) and item.lower().endswith(VIDEO_SUFFIXES)
 
 
 def saved_model_folder(path: str | os.PathLike) -> Path | None:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from visionkit.data.image_header import BadImage
-from visionkit.inference import graph
-from visionkit.inference.batches import (
-    is_file,
-    original_size,
-    prepared_batches,
-    split_kinds,
-)
-from visionkit.inference.inputs import Image, list_images, saved_model_folder
-from visionkit.types import Preprocessing, Results
+from visionkit.inference.answerers import build_answerer
+from visionkit.inference.batches import decode_pixels, original_size, split_kinds
+from visionkit.inference.inputs import Image, is_video, list_images
+from visionkit.inference.styles import own_answers
+from visionkit.inference.video import read_frames
+from visionkit.inference.views import list_views, merge_views
+from visionkit.types import Results
 
 
 def classification_result(answer: dict, class_names, top: int, score: float) -> dict:
@@ -36,8 +31,33 @@ def classification_result(answer: dict, class_names, top: int, score: float) -> 
     }
 
 
+def detection_result(answer: dict, class_names, top: int, score: float) -> dict:
+    """Fields of `Results` for one image: its boxes, best first."""
+    del top
+    boxes, labels = answer["boxes"], answer["labels"]
+    # What lies in the border that the resize added is nothing in the original.
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    keep = (labels >= 0) & (answer["scores"] >= score) & visible
+    return {
+        "boxes": boxes[keep],
+        "labels": labels[keep],
+        "scores": answer["scores"][keep],
+        "label_names": [class_names[label] for label in labels[keep]],
+    }
+
+
 # Task -> function from one image's answers to fields of `Results`.
-RESULTS = {"classification": classification_result}
+RESULTS = {
+    "classification": classification_result,
+    "detection": detection_result,
+}
+
+# Task -> lowest score that `predict` shows unless told otherwise.
+DEFAULT_SCORE = {"classification": 0.0, "detection": 0.25}
+
+
+TTA_SCALES = (0.83, 1.2)
+"""What `tta=True` shows the model beside the image itself and its mirror image."""
 
 
 def predict(
@@ -46,139 +66,144 @@ def predict(
     *,
     batch_size: int = 32,
     top: int = 5,
-    score: float = 0.0,
+    score: float | None = None,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    tta: bool | Sequence[float] = False,
 ) -> list[Results]:
     """Answers for images of any size, in pixels of the originals.
 
         vk.predict(model, "photos/")                     # every image of a folder
         vk.predict("saved_models/flowers", ["a.jpg"])    # needs neither Keras nor code
+        vk.predict(model, "aerial.png", tile=640)        # small things, large pictures
+        vk.predict(model, "clip.mp4")                    # a result per frame
 
     Args:
         model: A `VisionTask`, a run folder, a `.keras` file, or a SavedModel that
             `visionkit.export` wrote (a version, or the folder of versions: newest).
         images: A path, a list of paths, a folder (not its subfolders), a glob pattern,
-            encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images.
+            encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images, a video.
         batch_size: Images per step.
         top: How many classes a classification result lists, best first.
         score: Labels with a lower score are left out, 0 <= score <= 1; with 0.5 a
-            multi-label result lists the classes that it finds present.
+            multi-label result lists the classes that it finds present. Default 0 for
+            classification, 0.25 for detection.
+        tile: Detection only: besides the whole image, look at tiles of this side in
+            pixels of the original, and put together what their seams cut.
+        overlap: Share of a tile that its neighbour sees too; objects should fit in it.
+        tta: Detection only: look at the mirror image too, and at other scales
+            (`TTA_SCALES`, or those given).
 
     Returns:
-        A `Results` per image, in order. An image that cannot be read has `error` set
-        and does not stop the others.
+        A `Results` per image or frame, in order. An image that cannot be read has
+        `error` set and does not stop the others.
 
     Raises:
         FileNotFoundError: The model or an image does not exist.
         TypeError: `model` or an image is of a type that is not listed above.
-        ValueError: An array has the wrong type or shape, the SavedModel is foreign, or
-            `batch_size` is less than 1.
+        ValueError: An array has the wrong type or shape, the SavedModel is foreign, a
+            video cannot be read, or an option is out of range or not for this task.
     """
     if batch_size < 1:
         raise ValueError(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
-    answerer = _answerer(model)
+    answerer = build_answerer(model)
+    views = None
+    if tile is not None or tta:
+        if answerer.task != "detection":
+            raise ValueError(
+                "`tile` and `tta` are for detection. Received: a model for "
+                f"{answerer.task}"
+            )
+        scales = TTA_SCALES if tta is True else tuple(tta or ())
+        views = {"tile": tile, "overlap": overlap, "flip": bool(tta), "scales": scales}
+        list_views((1, 1), **views)  # refuses what is out of range
+    if score is None:
+        score = DEFAULT_SCORE[answerer.task]
+    options = Options(batch_size, top, score, views)
     items = list_images(images, answerer.preprocessing)
-    results: list[Results | None] = [None] * len(items)
-    answers = (answerer.encoded, answerer.arrays)
-    for indices, answer in zip(split_kinds(items), answers, strict=True):
-        rows = answer([items[i] for i in indices], batch_size) if indices else ()
-        for index, row in zip(indices, rows, strict=True):
-            results[index] = _result(items[index], row, answerer, top, score)
+    answered = iter(answer([i for i in items if not is_video(i)], answerer, options))
+    results = []
+    for item in items:
+        if is_video(item):
+            results += answer_video(item, answerer, options)
+        else:
+            results.append(next(answered))
     return results
 
 
-def _result(item: Image, row: dict, answerer, top: int, score: float) -> Results:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How images are answered.
+
+    Args:
+        batch_size: Images per step.
+        top: Classes that a classification result lists.
+        score: Lowest score of a label.
+        views: Keywords of `list_views`, or None to look once.
+    """
+
+    batch_size: int
+    top: int
+    score: float
+    views: dict | None = None
+
+
+def answer(items: Sequence[Image], answerer, options: Options) -> list[Results]:
+    """A `Results` per image, in order."""
+    if options.views is not None:
+        return [_answer_views(item, answerer, options) for item in items]
+    results: list[Results | None] = [None] * len(items)
+    answers = (answerer.encoded, answerer.arrays)
+    for indices, ask in zip(split_kinds(items), answers, strict=True):
+        chosen = [items[i] for i in indices]
+        rows = ask(chosen, options.batch_size) if indices else ()
+        for index, row in zip(indices, rows, strict=True):
+            results[index] = _result(items[index], row, answerer, options)
+    return results
+
+
+def answer_video(path: str, answerer, options: Options):
+    """A `Results` per frame of a video, one batch of frames in memory at a time."""
+    frames = read_frames(path, answerer.preprocessing.channels)
+    numbers = itertools.count()
+    while batch := list(itertools.islice(frames, options.batch_size)):
+        for result in answer(batch, answerer, options):
+            yield dataclasses.replace(result, path=path, frame=next(numbers))
+
+
+def _result(item: Image, row: dict, answerer, options: Options) -> Results:
     path = item if isinstance(item, str) else None
     try:
         size = original_size(item, answerer.preprocessing, row["image_valid"])
     except BadImage as error:
         return Results(path=path, error=str(error))
-    fields = RESULTS[answerer.task](row, answerer.class_names, top, score)
+    row = own_answers(row, answerer.style, size)
+    return _fill(path, size, row, answerer, options)
+
+
+def _fill(path, size, row: dict, answerer, options: Options) -> Results:
+    fields = RESULTS[answerer.task](
+        row, answerer.class_names, options.top, options.score
+    )
     return Results(path=path, image_size=size, **fields)
 
 
-def _answerer(model):
-    if isinstance(model, str | os.PathLike):
-        if folder := saved_model_folder(model):
-            return _SavedModel(folder)
-        from visionkit.tasks.loading import load
-
-        model = load(model)
-    if not hasattr(model, "predictor"):
-        raise TypeError(
-            "`model` must be a visionkit task, a run folder, a .keras file or a "
-            f"SavedModel folder. Received: {type(model).__name__}"
-        )
-    return _KerasModel(model)
-
-
-class _KerasModel:
-    """Answers of a task: TensorFlow prepares the images, any backend runs the model."""
-
-    def __init__(self, model):
-        self.predictor = model.predictor
-        self.task = model.task
-        self.class_names = model.class_names
-        self.preprocessing = model.preprocessing
-
-    def encoded(self, items: Sequence[Image], batch_size: int) -> Iterator[dict]:
-        """Answers for files and encoded images, or for arrays, one dict each."""
-        names = graph.encode_names(self.class_names)
-        for _, prepared in prepared_batches(items, self.preprocessing, batch_size):
-            outputs = self.predictor.predict_on_batch(prepared["images"].numpy())
-            answers = graph.ANSWERS[self.task](outputs, prepared, names)
-            yield from _rows({**answers, "image_valid": prepared["image_valid"]})
-
-    arrays = encoded
-
-
-class _SavedModel:
-    """Answers of an export, which needs neither Keras nor the model's code."""
-
-    def __init__(self, folder: Path):
-        try:
-            description = json.loads((folder / "model.json").read_text())
-            self.task = description["task"]
-            self.class_names = description["class_names"]
-            self.preprocessing = Preprocessing.from_config(description["preprocessing"])
-        except (FileNotFoundError, KeyError) as error:
-            raise ValueError(
-                f"{folder} was not written by `visionkit.export`: its model.json is "
-                f"missing or incomplete ({error}). Load it by `tf.saved_model.load`."
-            ) from error
-        self.model = tf.saved_model.load(str(folder))
-
-    def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
-        """Answers for files and encoded images, one dict each."""
-        for start in range(0, len(items), batch_size):
-            batch = tf.constant(
-                [_content(i) for i in items[start : start + batch_size]]
-            )
-            yield from _rows(self.model.signatures["tolerant"](image_bytes=batch))
-
-    def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
-        """Answers for (H, W, C) uint8 arrays, neighbours of one shape as a batch."""
-        for _, group in itertools.groupby(items, key=np.shape):
-            same = list(group)
-            for start in range(0, len(same), batch_size):
-                batch = tf.constant(np.stack(same[start : start + batch_size]))
-                answers = self.model.signatures["images"](images=batch)
-                yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
-
-
-def _rows(answers: dict) -> Iterator[dict]:
-    """A batch of answers, image by image."""
-    arrays = {name: np.asarray(value) for name, value in answers.items()}
-    for index in range(len(arrays["image_valid"])):
-        yield {name: array[index] for name, array in arrays.items()}
-
-
-def _content(item: str | bytes) -> bytes:
-    """The encoded image; empty, hence invalid, when it cannot be read."""
-    if isinstance(item, bytes):
-        return item
+def _answer_views(item: Image, answerer, options: Options) -> Results:
+    """The answers of several views of one image as one."""
+    path = item if isinstance(item, str) else None
     try:
-        return Path(item).read_bytes() if is_file(item) else b""
-    except OSError:
-        return b""
+        image = decode_pixels(item, answerer.preprocessing)
+    except BadImage as error:
+        return Results(path=path, error=str(error))
+    size = image.shape[:2]
+    views = list_views(size, **options.views)
+    crops = [np.ascontiguousarray(view.cut(image)) for view in views]
+    rows = answerer.arrays(crops, options.batch_size)
+    found = []
+    for crop, row in zip(crops, rows, strict=True):
+        row = own_answers(row, answerer.style, crop.shape[:2])
+        keep = (row["labels"] >= 0) & (row["scores"] >= options.score)
+        found.append({key: row[key][keep] for key in ("boxes", "scores", "labels")})
+    return _fill(path, size, merge_views(views, found, size), answerer, options)

@@ -6,18 +6,22 @@ import numpy as np
 import tensorflow as tf
 
 from visionkit.inference import graph
+from visionkit.inference.styles import INPUT_NAMES
 from visionkit.serving.replay import Case
 from visionkit.serving.samples import decode_sample, sample_images
-from visionkit.serving.signatures import mask_invalid, raw_outputs
+from visionkit.serving.signatures import answers, mask_invalid, raw_outputs
 
 
-def build_cases(model) -> list[Case]:
+def build_cases(model, style: str = "visionkit") -> list[Case]:
     """Requests to every signature in batches of 1 and 3, and the model's own answers.
 
     They are computed on the CPU, op by op: a GPU's rounding is not the server's fault.
+
+    Args:
+        model: The `VisionTask`.
+        style: The export's.
     """
     preprocessing = model.preprocessing
-    names = graph.encode_names(model.class_names)
     pictures = sample_images(preprocessing.channels)
     pixels = decode_sample(pictures[0])
 
@@ -27,21 +31,21 @@ def build_cases(model) -> list[Case]:
 
     def answer(prepared):
         outputs = model.predictor(prepared["images"], training=False)
-        return graph.ANSWERS[model.task](outputs, prepared, names)
+        return answers(model, outputs, prepared, style)
 
-    cases = []
+    cases, encoded = [], INPUT_NAMES[style]
     with tf.device("cpu:0"):
         for batch in (1, 3):
             same_size = np.stack([pixels // (row + 1) for row in range(batch)])
             from_pixels = prepare(graph.prepare_image, same_size)
             good = prepare(graph.prepare_encoded, pictures[:batch])
-            answers = answer(good)
+            expected = answer(good)
             valid = tf.constant([1, 0, 1][:batch])
             broken = [p if v else p[:40] for p, v in zip(pictures, valid, strict=False)]
             resized = good["images"].numpy()
             cases += [
-                ("serving_default", "image_bytes", pictures[:batch], answers),
-                ("tolerant", "image_bytes", broken, mask_invalid(answers, valid)),
+                ("serving_default", encoded, pictures[:batch], expected),
+                ("tolerant", encoded, broken, mask_invalid(expected, valid)),
                 ("images", "images", same_size, answer(from_pixels)),
                 ("tensors", "images", resized, raw_outputs(model, resized)),
             ]

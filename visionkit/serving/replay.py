@@ -94,32 +94,48 @@ def _differences(case: Case, got: dict, tolerance: float) -> list[Finding]:
         problem = f"Outputs are {sorted(got)}, expected {sorted(case.expected)}"
         return [Finding("outputs", where, problem, "Name the outputs alike.")]
     findings = []
-    decided = ~_tied_rows(case.expected, tolerance)
+    decided = _decided(case.expected, tolerance)
     for name, expected in case.expected.items():
-        problem = _difference(got[name], expected, decided, tolerance)
+        mask = decided if name not in _RANKED else np.ones_like(decided)
+        problem = _difference(got[name], expected, mask, tolerance)
         if problem:
             advice = "The SavedModel must answer as the model does."
             findings.append(Finding(name, where, problem, advice))
     return findings
 
 
-def _tied_rows(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
-    """(B,) bool: the two best classes are so close that rounding decides."""
-    if "probabilities" not in expected:
-        return np.zeros(len(next(iter(expected.values()))), bool)
-    second, best = np.sort(expected["probabilities"], axis=-1)[:, -2:].T
-    return (best - second <= 2 * tolerance) & (best > 0)
+# What decides the order of everything else; never wrong by more than rounding.
+_RANKED = ("probabilities", "scores", "detection_scores")
+
+
+def _decided(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
+    """Where rounding cannot change which class or which box comes first.
+
+    (B,) bool: the two best classes differ clearly. Of detections (B, D) bool: the score
+    differs clearly from its neighbours'; padded rows are all alike.
+    """
+    if "probabilities" in expected:
+        second, best = np.sort(expected["probabilities"], axis=-1)[:, -2:].T
+        return (best - second > 2 * tolerance) | (best <= 0)
+    scores = expected.get("scores", expected.get("detection_scores"))
+    if scores is None:
+        return np.ones(len(next(iter(expected.values()))), bool)
+    close = -np.diff(scores, axis=1) <= 2 * tolerance
+    tied = np.pad(close, ((0, 0), (0, 1))) | np.pad(close, ((0, 0), (1, 0)))
+    return ~tied | (scores <= 0)
 
 
 def _difference(got, expected, decided, tolerance: float) -> str | None:
-    """How two answers differ; integers and strings count where `decided` (B,) holds."""
+    """How two answers differ, where `decided` holds and they have its dimensions."""
     if got.shape != expected.shape:
         return f"Shape {got.shape}, expected {expected.shape}"
-    if got.dtype.kind != "f":
-        different = int(np.sum((got != expected)[decided]))
-        return f"{different} of {got.size} values differ" if different else None
-    if not np.isfinite(got).all():
+    if got.dtype.kind == "f" and not np.isfinite(got).all():
         return "It holds NaN or infinity"
+    if expected.shape[: decided.ndim] == decided.shape:
+        got, expected = got[decided], expected[decided]
+    if got.dtype.kind != "f":
+        different = int(np.sum(got != expected))
+        return f"{different} of {got.size} values differ" if different else None
     allowed = tolerance * np.max(np.abs(expected), initial=1.0)
     worst = np.max(np.abs(got - expected), initial=0.0)
     return f"Differs by {worst:.2g}, allowed {allowed:.2g}" if worst > allowed else None

@@ -8,13 +8,15 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from visionkit.inference import graph
+from visionkit.inference.styles import INPUT_NAMES, style_function
 
 
-def build_signatures(model) -> dict[str, Callable]:
+def build_signatures(model, style: str = "visionkit") -> dict[str, Callable]:
     """The signatures of an export.
 
     Args:
         model: A `VisionTask` on the TensorFlow backend.
+        style: Output conventions, one of `types.STYLES`.
 
     Returns:
         Signature name -> concrete function that reads the model's variables.
@@ -31,11 +33,11 @@ def build_signatures(model) -> dict[str, Callable]:
         return model.predictor(images, training=False)
 
     def answer(prepared):
-        # In here the names are a constant of each graph: no lookup table.
-        names = graph.encode_names(model.class_names)
-        return graph.ANSWERS[model.task](network(prepared["images"]), prepared, names)
+        return answers(model, network(prepared["images"]), prepared, style)
 
-    @function(tf.TensorSpec((None,), tf.string, "image_bytes"))
+    encoded = tf.TensorSpec((None,), tf.string, INPUT_NAMES[style])
+
+    @function(encoded)
     def serving_default(image_bytes):
         return answer(_map(graph.prepare_encoded, image_bytes, preprocessing))
 
@@ -49,13 +51,22 @@ def build_signatures(model) -> dict[str, Callable]:
     def tensors(images):
         return raw_outputs(model, images)
 
-    @function(tf.TensorSpec((None,), tf.string, "image_bytes"))
+    @function(encoded)
     def tolerant(image_bytes):
         prepared = _tolerant_batch(image_bytes, preprocessing)
         return mask_invalid(answer(prepared), prepared["image_valid"])
 
     functions = (serving_default, images, tensors, tolerant)
     return {f.__name__: f.get_concrete_function() for f in functions}
+
+
+def answers(model, outputs: dict, prepared: dict, style: str) -> dict:
+    """A predictor's outputs in original pixels, by the names and units of a style."""
+    # In here the names are a constant of each graph: no lookup table.
+    names = graph.encode_names(model.class_names)
+    found = graph.ANSWERS[model.task](outputs, prepared, names)
+    restyle = style_function(style, model.task)
+    return restyle(found, prepared, model.preprocessing) if restyle else found
 
 
 def _map(prepare, elements, preprocessing) -> dict:
@@ -82,7 +93,8 @@ def raw_outputs(model, images) -> dict:
     """What the functional model gives, by output name; a single output is "logits"."""
     outputs = model(images, training=False)
     outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
-    return {name: graph.finite(value) for name, value in outputs.items()}
+    shown = outputs.keys() - set(model.hidden_outputs)
+    return {name: graph.finite(outputs[name]) for name in sorted(shown)}
 
 
 def mask_invalid(answers: dict, valid) -> dict:

@@ -8,22 +8,23 @@ import numpy as np
 import tensorflow as tf
 
 from visionkit.inference import graph
+from visionkit.inference.styles import INPUT_NAMES
 from visionkit.serving.samples import decode_sample, sample_images
 from visionkit.types import Preprocessing
 
 WARMUP_FILE = "tf_serving_warmup_requests"
 
 
-def warmup_requests(preprocessing: Preprocessing) -> dict:
-    """Signature -> inputs by name, one image each."""
+def warmup_requests(preprocessing: Preprocessing, style: str = "visionkit") -> dict:
+    """Signature -> inputs by name, one image each, for an export of a style."""
     picture = sample_images(preprocessing.channels)[0]
     resized = graph.prepare_encoded(tf.constant(picture), preprocessing)["images"]
     encoded = np.array([picture], object)
     return {
-        "serving_default": {"image_bytes": encoded},
+        "serving_default": {INPUT_NAMES[style]: encoded},
         "images": {"images": decode_sample(picture)[None]},
         "tensors": {"images": resized.numpy()[None]},
-        "tolerant": {"image_bytes": encoded},
+        "tolerant": {INPUT_NAMES[style]: encoded},
     }
 
 

@@ -9,6 +9,13 @@ MODELS = {
     "classification": {
         "classifier": "visionkit.tasks.classification:ImageClassifier",
     },
+    "detection": {
+        "yolo": "visionkit.tasks.detection.yolo:YOLO",
+        "ssd": "visionkit.tasks.detection.ssd:SSD",
+        "retinanet": "visionkit.tasks.detection.retinanet:RetinaNet",
+        "faster_rcnn": "visionkit.tasks.detection.faster_rcnn:FasterRCNN",
+        "fast_rcnn": "visionkit.tasks.detection.fast_rcnn:FastRCNN",
+    },
 }
 
 

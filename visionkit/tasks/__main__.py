@@ -13,6 +13,7 @@ import sys
 import warnings
 
 from visionkit._version import __version__
+from visionkit.types import STYLES
 
 _VERBS = {
     "list": "show models, backbones, recipes, sources or augmentations",
@@ -62,6 +63,9 @@ def _add_data_verbs(add) -> None:
         "--deep", action="store_true", help="decode every image, not only its header"
     )
     add["check"].add_argument("--json", metavar="FILE", help="write the findings")
+    add["check"].add_argument(
+        "--html", metavar="FILE", help="write the findings as a page with thumbnails"
+    )
 
     add["train"].add_argument("recipe", metavar="RECIPE|RUN")
     add["train"].add_argument("overrides", **_OVERRIDES)
@@ -90,9 +94,32 @@ def _add_model_verbs(add) -> None:
         choices=("grad_cam", "eigen_cam"),
         help="write pictures of where the model looks too (default: grad_cam)",
     )
+    add["predict"].add_argument(
+        "--level", metavar="P4", help="level of the backbone that --explain looks at"
+    )
     add["predict"].add_argument("--json", metavar="FILE", help="write the answers")
     add["predict"].add_argument(
-        "--score", type=float, default=0.0, help="leave out answers below it"
+        "--coco", metavar="FILE", help="write boxes in the format of COCO's results"
+    )
+    add["predict"].add_argument(
+        "--proposals",
+        metavar="FILE",
+        help="write the regions that a Faster R-CNN's first stage proposes",
+    )
+    add["predict"].add_argument(
+        "--score",
+        type=float,
+        help="leave out answers below it; default 0, for boxes 0.25",
+    )
+
+    add["predict"].add_argument(
+        "--tile", type=int, metavar="PIXELS", help="look at tiles of this side too"
+    )
+    add["predict"].add_argument(
+        "--overlap", type=float, default=0.2, help="share of a tile that two see"
+    )
+    add["predict"].add_argument(
+        "--tta", action="store_true", help="look at mirrored and zoomed images too"
     )
 
     add["export"].add_argument("run", metavar="RUN")
@@ -100,6 +127,11 @@ def _add_model_verbs(add) -> None:
         "--out", metavar="DIR", help="default: saved_models/<recipe name>"
     )
     add["export"].add_argument("--version", type=int, metavar="N", help="default: next")
+    add["export"].add_argument(
+        "--style",
+        choices=STYLES,
+        help="names and units of a detector's answers; default: the recipe's",
+    )
     add["export"].add_argument(
         "--no-gate", action="store_true", help="publish without checking the export"
     )
@@ -109,11 +141,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = _parse(argv)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    from visionkit.tasks import commands
+    from visionkit.tasks import commands, predicting
     from visionkit.training.recipe_files import RecipeError
 
     try:
-        return getattr(commands, f"{arguments.verb}_command")(arguments) or 0
+        module = predicting if arguments.verb == "predict" else commands
+        return getattr(module, f"{arguments.verb}_command")(arguments) or 0
     except RecipeError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from visionkit.losses.classification import SigmoidCrossentropy, SoftmaxCrossent
 from visionkit.metrics.accuracy import TopKAccuracy
 from visionkit.postprocess import ClassProbabilities
 from visionkit.tasks.auxiliary import AuxiliaryTraining
+from visionkit.tasks.scoring import ClassScorer
 from visionkit.tasks.task import (
     VisionTask,
     check_class_names,
@@ -116,6 +117,11 @@ class ImageClassifier(AuxiliaryTraining, VisionTask):
         if metrics is None:
             metrics = self._default_metrics()
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def scorer(self, source=None):
+        """A `ClassScorer`; the truth is what comes with the images."""
+        del source
+        return ClassScorer(self.class_names, self.multi_label)
 
     def _default_metrics(self) -> list:
         if self.multi_label:

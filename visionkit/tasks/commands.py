@@ -14,18 +14,21 @@ from rich.table import Table
 from visionkit._quiet import quiet_start
 
 
-def _console() -> Console:
+def make_console() -> Console:
+    """A console for people; lines are not wrapped where nobody watches."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def _table(title: str, *columns: str) -> Table:
+def make_table(title: str, *columns: str) -> Table:
+    """An empty table."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _write_json(path: str, value) -> None:
+def write_json(path: str, value) -> None:
+    """Write what a machine reads."""
     from visionkit.training.checkpoint import atomic_write_json
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ def _write_json(path: str, value) -> None:
 
 def list_command(arguments) -> None:
     """Print the tables of what there is."""
-    console = _console()
+    console = make_console()
     tables = {
         "models": _list_models,
         "backbones": _list_backbones,
@@ -52,7 +55,7 @@ def list_command(arguments) -> None:
 def _list_models() -> Table:
     from visionkit.tasks import MODELS
 
-    table = _table("Models", "task", "model.name", "class")
+    table = make_table("Models", "task", "model.name", "class")
     for task, models in MODELS.items():
         for name, target in models.items():
             table.add_row(task, name, target.partition(":")[2])
@@ -62,7 +65,7 @@ def _list_models() -> Table:
 def _list_backbones() -> Table:
     from visionkit.backbones import BACKBONES, CLASSIFICATION_ONLY
 
-    table = _table("Backbones", "model.backbone", "serves")
+    table = make_table("Backbones", "model.backbone", "serves")
     for name in BACKBONES:
         only = name in CLASSIFICATION_ONLY
         table.add_row(name, "classification" if only else "every task")
@@ -72,7 +75,7 @@ def _list_backbones() -> Table:
 def _list_recipes() -> Table:
     from visionkit.training.recipe_files import list_recipes
 
-    table = _table("Recipes", "recipe", "task", "what")
+    table = make_table("Recipes", "recipe", "task", "what")
     for name, path in list_recipes().items():
         first = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
         table.add_row(name, path.parent.name, first)
@@ -82,7 +85,7 @@ def _list_recipes() -> Table:
 def _list_sources() -> Table:
     from visionkit.data.sources import SOURCES, source_class
 
-    table = _table("Sources", "data.source", "options", "what")
+    table = make_table("Sources", "data.source", "options", "what")
     for name in SOURCES:
         kind = source_class(name)
         options = ", ".join(inspect.signature(kind).parameters)
@@ -93,7 +96,7 @@ def _list_sources() -> Table:
 def _list_augmentations() -> Table:
     from visionkit.data.transforms import TRANSFORMS
 
-    table = _table("Augmentations", "augment", "options", "what")
+    table = make_table("Augmentations", "augment", "options", "what")
     for name, kind in TRANSFORMS.items():
         options = ", ".join(
             f"{p.name}={p.default}" for p in inspect.signature(kind).parameters.values()
@@ -130,11 +133,16 @@ def check_command(arguments) -> int:
     recipe = load_recipe(recipe_of(arguments.recipe), arguments.overrides)
     train, validation = build_sources(recipe)
     reports = check_data(train, validation, deep=arguments.deep)
-    console = _console()
+    console = make_console()
     for report in reports.values():
         report.print(console)
     if arguments.json:
-        _write_json(arguments.json, {k: r.to_dict() for k, r in reports.items()})
+        write_json(arguments.json, {k: r.to_dict() for k, r in reports.items()})
+    if arguments.html:
+        from visionkit.data.check_html import write_html
+
+        sources = {"train": train, "validation": validation}
+        write_html(arguments.html, reports, sources)
     ok = all(report.ok for report in reports.values())
     console.print("[green]no errors[/]" if ok else "[red]errors found: see above[/]")
     return 0 if ok else 1
@@ -158,15 +166,15 @@ def train_command(arguments) -> None:
         out=arguments.out,
         resume=arguments.resume,
     )
-    console = _console()
-    console.print(_metrics_table(f"{done.recipe.name}: best model", done.metrics))
+    console = make_console()
+    console.print(_metricstable(f"{done.recipe.name}: best model", done.metrics))
     console.print(f"pictures  {done.folder / 'figures'}")
     console.print(f"next      python -m visionkit.tasks predict {done.folder} IMAGE")
     console.print(f"          python -m visionkit.tasks export {done.folder}")
 
 
-def _metrics_table(title: str, metrics: dict) -> Table:
-    table = _table(title, "metric", "value")
+def _metricstable(title: str, metrics: dict) -> Table:
+    table = make_table(title, "metric", "value")
     for name, value in metrics.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
@@ -175,67 +183,35 @@ def _metrics_table(title: str, metrics: dict) -> Table:
     return table
 
 
+def _number(value) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def evaluate_command(arguments) -> None:
     """Measure a run on its validation data."""
-    _check_exists(arguments.run)
+    check_exists(arguments.run)
 
     with quiet_start():
         from visionkit.training.evaluation import evaluate
 
     metrics = evaluate(arguments.run, overrides=arguments.overrides)
-    console = _console()
-    console.print(_metrics_table(f"{arguments.run}: validation", metrics))
+    console = make_console()
+    console.print(_metricstable(f"{arguments.run}: validation", metrics))
     if rows := metrics.get("per_class"):
-        table = _table("per class", *rows[0])
+        table = make_table("per class", *rows[0])
         for row in rows:
-            table.add_row(
-                *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values())
-            )
+            table.add_row(*map(_number, row.values()))
+        console.print("", table)
+    if kinds := metrics.get("errors"):
+        table = make_table("errors", "kind", *next(iter(kinds.values())))
+        for kind, row in kinds.items():
+            table.add_row(kind, *map(_number, row.values()))
         console.print("", table)
     if arguments.json:
-        _write_json(arguments.json, metrics)
+        write_json(arguments.json, metrics)
 
 
-def predict_command(arguments) -> int:
-    """Answer images; status 1 when some could not be read."""
-    if not 0 <= arguments.score <= 1:
-        raise ValueError(f"--score must be in [0, 1]. Received: {arguments.score}")
-    _check_exists(arguments.model)
-
-    with quiet_start():
-        from visionkit.inference import predict
-
-    model, explanations = arguments.model, None
-    if arguments.explain:
-        from visionkit.explaining import explain
-        from visionkit.explaining.explanation import explainable
-
-        model = explainable(model)
-        explanations = explain(model, arguments.images, arguments.explain)
-    results = predict(model, arguments.images, score=arguments.score)
-    table = _table("", "image", "answer", "score")
-    for result in results:
-        if not result.ok:
-            table.add_row(_printable(result.path), f"[red]{result.error}[/]", "")
-        elif result.label_names:
-            best = result.label_names[0], f"{result.scores[0]:.3f}"
-            table.add_row(_printable(result.path), *map(_printable, best))
-        else:
-            table.add_row(_printable(result.path), "nothing above --score", "")
-    console = _console()
-    console.print(table)
-    if arguments.json:
-        _write_json(arguments.json, [result.to_dict() for result in results])
-    if arguments.out:
-        folder = _write_pictures(results, explanations, Path(arguments.out))
-        console.print(f"pictures  {folder}")
-    failed = sum(not result.ok for result in results)
-    if failed:
-        console.print(f"[red]{failed} of {len(results)} images could not be read[/]")
-    return 1 if failed else 0
-
-
-def _check_exists(path: str) -> None:
+def check_exists(path: str) -> None:
     """Refuse a path before anything slow is imported."""
     if not Path(path).exists():
         raise FileNotFoundError(
@@ -244,38 +220,12 @@ def _check_exists(path: str) -> None:
         )
 
 
-def _printable(text) -> str:
-    from rich.markup import escape
-
-    return escape(str(text).encode("utf-8", "backslashreplace").decode())
-
-
-def _write_pictures(results, explanations, folder: Path) -> Path:
-    """A picture per answer, and its heat beside it."""
-    from visionkit.visualize import save_figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    written = set()
-    for index, result in enumerate(results):
-        if not result.ok:
-            continue
-        stem = Path(result.path).stem if result.path else f"image_{index}"
-        if stem in written:  # two inputs may share a name
-            stem = f"{stem}-{index}"
-        written.add(stem)
-        save_figure(result.plot(), folder / f"{stem}.png")
-        if explanations and explanations[index].ok:
-            method = explanations[index].method
-            save_figure(explanations[index].plot(), folder / f"{stem}.{method}.png")
-    return folder
-
-
 # --------------------------------------------------------------------------- export
 
 
 def export_command(arguments) -> None:
     """Write the next version of a SavedModel."""
-    _check_exists(arguments.run)
+    check_exists(arguments.run)
     # Whatever backend trained the weights, TensorFlow writes the export.
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -285,21 +235,23 @@ def export_command(arguments) -> None:
 
     folder = Path(arguments.run)
     model = load(folder)
-    metadata, name = {}, folder.stem
+    metadata, name, style = {}, folder.stem, arguments.style
     if (folder / "metrics.json").is_file():
         metadata["metrics"] = json.loads((folder / "metrics.json").read_text("utf-8"))
     if (folder / "recipe.yaml").is_file():
         from visionkit.training.recipe import load_recipe
 
-        name = load_recipe(folder / "recipe.yaml").name
+        recipe = load_recipe(folder / "recipe.yaml")
+        name, style = recipe.name, style or recipe.export.style
     path = export(
         model,
         arguments.out or Path("saved_models") / name,
         version=arguments.version,
+        style=style or "visionkit",
         gate=not arguments.no_gate,
         metadata=metadata,
     )
-    console = _console()
+    console = make_console()
     console.print(f"exported  {path}")
     if arguments.no_gate:
         console.print(

@@ -19,6 +19,8 @@ def build_preprocessing(recipe: Recipe) -> Preprocessing:
         model.channels,
         recipe.data.exif,
         crop_fraction=model.crop_fraction,
+        min_edge=model.min_edge,
+        max_edge=model.max_edge,
     )
 
 
@@ -102,20 +104,20 @@ def build_model(recipe: Recipe, info, *, pretrained: bool = True):
         tuple(options.image_size),
         channels=options.channels,
         weights=options.weights if pretrained else None,
-        output_stride=options.output_stride,
+        output_stride=getattr(options, "output_stride", 32),
         freeze=tuple(options.freeze),
         norm_momentum=options.norm_momentum,
         stochastic_depth=options.stochastic_depth,
     )
+    own = options.options()
+    if recipe.task == "classification":
+        own["multi_label"] = info.multi_label
     return model_class(recipe.task, options.name)(
         backbone,
         info.num_classes,
-        multi_label=info.multi_label,
-        top=options.top,
-        dropout=options.dropout,
-        label_smoothing=options.label_smoothing,
         preprocessing=build_preprocessing(recipe),
         class_names=info.class_names,
+        **own,
     )
 
 
@@ -191,8 +193,7 @@ def compile_model(model, recipe: Recipe, source, steps_per_epoch: int) -> None:
         accumulation_steps=train.accumulation_steps,
         ema=train.ema,
     )
-    model.compile(
-        optimizer=optimizer,
-        loss=build_loss(recipe, source),
-        jit_compile=train.jit_compile,
-    )
+    losses = {"loss_weights": train.loss_weights}
+    if train.loss:
+        losses = {"loss": build_loss(recipe, source)}
+    model.compile(optimizer=optimizer, jit_compile=train.jit_compile, **losses)

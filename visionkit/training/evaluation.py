@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from visionkit._quiet import import_keras
-from visionkit.metrics import ClassificationEvaluator, MultiLabelEvaluator
 from visionkit.training.build import build_validation
 from visionkit.training.recipe import load_recipe
 from visionkit.training.recipe_files import RecipeError
@@ -22,9 +21,9 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
         batch_size: Default the recipe's.
 
     Returns:
-        JSON-ready dict: see `ClassificationEvaluator.result`, or
-        `MultiLabelEvaluator.result`; and `read`, `used` and `skipped` records, which
-        add up.
+        JSON-ready dict: see `result` of `ClassificationEvaluator`,
+        `MultiLabelEvaluator` and `DetectionEvaluator`; and `read`, `used` and `skipped`
+        records, which add up.
 
     Raises:
         FileNotFoundError: `run` is not a run folder, or has no model yet.
@@ -67,29 +66,27 @@ def evaluate_model(
     Raises:
         ValueError: The source's classes are not the model's.
     """
-    evaluator, report = predict_source(
+    scorer, report = predict_source(
         model, source, batch_size=batch_size, max_bad=max_bad
     )
     counts = report.to_dict()
     return {
-        **evaluator.result(),
+        **scorer.result(),
         "read": counts["read"],
         "used": counts["used"],
         "skipped": sum(map(len, counts["skipped"].values())),
     }
 
 
-def build_evaluator(model):
-    """The evaluator of a `VisionTask`: `update` with answers, `result`."""
-    kind = MultiLabelEvaluator if model.multi_label else ClassificationEvaluator
-    return kind(model.class_names)
-
-
 def predict_source(model, source, *, batch_size: int, max_bad: float):
-    """The task's evaluator, filled with the model's answers, and the `DataReport`."""
+    """The task's scorer, filled with the model's answers, and the `DataReport`."""
     from visionkit.data import DataReport, make_dataset
 
-    if source.info.multi_label != model.multi_label:
+    if source.info.task != model.task:
+        raise ValueError(
+            f"The model is for {model.task}, the data are for {source.info.task}."
+        )
+    if source.info.multi_label != getattr(model, "multi_label", False):
         words = {True: "any number of labels", False: "one label"}
         raise ValueError(
             f"The model gives an image {words[model.multi_label]}, the data have "
@@ -102,15 +99,15 @@ def predict_source(model, source, *, batch_size: int, max_bad: float):
         )
     report = DataReport(source, max_bad=max_bad)
     dataset = make_dataset(
-        source, model.preprocessing, batch_size, report=report, with_ids=True
+        source,
+        model.preprocessing,
+        batch_size,
+        report=report,
+        with_ids=True,
+        max_proposals=getattr(model, "num_proposals", None),
     )
-    evaluator = build_evaluator(model)
+    scorer = model.scorer(source)
     for images, target in dataset:
         # Images stay what they are: the predictor casts on the device.
-        answers = model.predict_on_batch(images)
-        evaluator.update(
-            answers["probabilities"],
-            target["labels"].numpy(),
-            target["image_id"].numpy(),
-        )
-    return evaluator, report
+        scorer.update(model.predict_on_batch(images), target)
+    return scorer, report

@@ -9,17 +9,20 @@ import numpy as np
 from visionkit.data import DataReport, make_dataset
 from visionkit.data.sources.base import Subset
 from visionkit.metrics.multi_label import THRESHOLD
+from visionkit.training.detection_figures import draw_detections
 from visionkit.visualize import (
     plot_class_counts,
     plot_class_scores,
     plot_confusion_matrix,
     plot_history,
+    plot_precision_recall,
     plot_predictions,
     plot_samples,
     save_figure,
 )
 
 _GRID = 24
+_PAIRS = 8  # of truth and prediction, which need larger panels
 
 
 def draw_data(dataset, source, folder: Path) -> None:
@@ -33,9 +36,14 @@ def draw_data(dataset, source, folder: Path) -> None:
     names = source.info.class_names
     figure = plot_class_counts(source.class_counts(), names)
     save_figure(figure, folder / "class_counts.png")
-    images, labels = _first(dataset)
-    titles = [_title(label, names) for label in labels]
-    save_figure(plot_samples(images, titles, columns=6), folder / "train_samples.png")
+    if source.info.task == "classification":
+        images, labels = _first(dataset)
+        titles = [_title(label, names) for label in labels]
+        figure = plot_samples(images, titles, columns=6)
+    else:
+        images, target = _first(dataset, 2 * _PAIRS)
+        figure = plot_samples(images, targets=target, class_names=names, columns=4)
+    save_figure(figure, folder / "train_samples.png")
 
 
 def draw_curves(history: Path, monitor: str, folder: Path) -> None:
@@ -53,9 +61,6 @@ def draw_curves(history: Path, monitor: str, folder: Path) -> None:
 def draw_results(model, source, metrics: dict, folder: Path) -> None:
     """Scores of the classes, and predictions beside the truth.
 
-    The scores are the confusion matrix, or the average precision of each class where
-    an image has any number of labels.
-
     Args:
         model: The best model.
         source: The validation source; the surest mistakes are shown first, then
@@ -63,11 +68,21 @@ def draw_results(model, source, metrics: dict, folder: Path) -> None:
         metrics: What the evaluator said.
         folder: Where the pictures go.
     """
+    draw = {"classification": _draw_classes, "detection": draw_detections}
+    draw[model.task](model, source, metrics, folder)
+
+
+def _draw_classes(model, source, metrics: dict, folder: Path) -> None:
+    """The confusion matrix, or each class's average precision with many labels."""
     names = model.class_names
     if model.multi_label:
         scores = [row["average_precision"] for row in metrics["per_class"]]
         figure = plot_class_scores(scores, names, "average precision")
         save_figure(figure, folder / "average_precision.png")
+        figure = plot_precision_recall(
+            metrics["curves"], names, scores=scores, label="precision"
+        )
+        save_figure(figure, folder / "precision_recall.png")
     else:
         matrix = np.array(metrics["confusion_matrix"])
         figure = plot_confusion_matrix(matrix, names)
@@ -110,11 +125,22 @@ def _choose(metrics: dict, count: int) -> list[int]:
     return list(dict.fromkeys(mistakes + spread))[:_GRID]
 
 
-def _first(dataset) -> tuple[list, list]:
-    images, labels = [], []
-    for batch_images, batch_labels in dataset:
-        images.extend(np.asarray(batch_images))
-        labels.extend(np.asarray(batch_labels))
-        if len(images) >= _GRID:
+def _first(dataset, count: int = _GRID) -> tuple[list, list | dict]:
+    """The first `count` images and their labels, or the columns of their targets."""
+    batches, found = [], 0
+    for images, target in dataset:
+        if isinstance(images, dict):  # proposals lie beside them
+            images = images["images"]
+        batches.append((images, target))
+        found += len(images)
+        if found >= count:
             break
-    return images[:_GRID], labels[:_GRID]
+    images, target = (list(part) for part in zip(*batches, strict=True))
+    images = [image for batch in images for image in np.asarray(batch)][:count]
+    if not isinstance(target[0], dict):
+        return images, [row for part in target for row in np.asarray(part)][:count]
+    columns = {
+        name: np.concatenate([np.asarray(part[name]) for part in target])[:count]
+        for name in target[0]
+    }
+    return images, columns

@@ -30,9 +30,14 @@ def check_monitor(monitor: str, model: keras.Model) -> None:
     Raises:
         ValueError: Naming the nearest spelling and the legal names.
     """
-    metrics = model.get_compile_config()["metrics"] or ()
-    names = ["loss", *(metric["config"]["name"] for metric in metrics)]
-    check_name("value to monitor", monitor, [f"val_{n}" for n in names] + names)
+    compiled = model.get_compile_config()
+    names = ["loss", *(m["config"]["name"] for m in compiled["metrics"] or ())]
+    losses = compiled["loss"]
+    if isinstance(losses, dict) and "class_name" not in losses:  # by output
+        names += [f"{name}_loss" for name in losses]
+    logged = getattr(model, "logged_scores", ())
+    scores = [f"val_{name}" for name in (*names, *logged)]
+    check_name("value to monitor", monitor, scores + names)
 
 
 class Monitor(keras.callbacks.Callback):

@@ -8,10 +8,10 @@ from visionkit._spelling import check_name
 from visionkit.backbones import BACKBONES, CLASSIFICATION_ONLY
 from visionkit.data.sources.detect import detect_source
 from visionkit.tasks import MODELS
-from visionkit.training.recipe import Recipe
 from visionkit.training.recipe_files import RecipeError
+from visionkit.training.recipe_sections import recipe_class
 
-_TEMPLATE = """\
+_HEAD = """\
 # {model} with {backbone} on {root}
 # {num_examples} images, {num_classes} classes: {names}
 # Hardware, time, {monitor}: not run yet.
@@ -22,14 +22,25 @@ model:
   weights: {weights}         # null: from scratch; or the path of a .weights.h5 file
   freeze: []                # e.g. [P1, P2]: stages that stay as they are
   norm_momentum: 0.95       # batch normalisation forgets its old statistics quickly
-  image_size: [{size}, {size}]    # height, width
-  resize: center_crop       # or letterbox, stretch, shortest_edge
-  dropout: 0.2
+"""
+
+_DATA = """\
 data:
   source: {source}
   root: {root}
   train: {train}
   validation: {validation}           # a share, or options of the source
+"""
+
+_CLASSIFICATION = (
+    _HEAD
+    + """\
+  image_size: [{size}, {size}]    # height, width
+  resize: center_crop       # or letterbox, stretch, shortest_edge
+  dropout: 0.2
+"""
+    + _DATA
+    + """\
   batch_size: 32
 augment:
   - crop: {{scale: [0.4, 1.0]}}
@@ -45,6 +56,39 @@ train:
   monitor: {monitor}
   early_stopping: {{patience: 8}}
 """
+)
+
+_DETECTION = (
+    _HEAD
+    + """\
+  image_size: [{size}, {size}]    # height, width; multiples of 32
+  resize: letterbox         # or stretch, shortest_edge
+"""
+    + _DATA
+    + """\
+  batch_size: 16
+augment:
+  - flip: {{p: 0.5}}
+  - scale_jitter: {{range: [0.5, 1.5]}}
+  - color: {{brightness: 0.2, contrast: 0.2, saturation: 0.4}}
+train:
+  epochs: 60
+  optimizer: adamw
+  learning_rate: 0.001
+  weight_decay: 0.0005
+  schedule: {{cosine: {{warmup_epochs: 2}}}}
+  clip_norm: 10.0
+  precision: float32        # mixed_bfloat16 on recent GPUs
+  monitor: {monitor}
+  early_stopping: {{patience: 20}}
+"""
+)
+
+# Task -> (recipe, side of the images, what decides which epoch is best).
+_TEMPLATES = {
+    "classification": (_CLASSIFICATION, 224, "val_accuracy"),
+    "detection": (_DETECTION, 512, "val_map"),
+}
 
 
 def new_recipe(
@@ -66,15 +110,16 @@ def new_recipe(
     model = model or next(iter(MODELS[task]))
     check_name("model", model, MODELS[task], RecipeError)
     check_name("backbone", backbone, BACKBONES, RecipeError)
-    found = detect_source(root)
+    found = detect_source(root, task)
+    template, size, monitor = _TEMPLATES[task]
     info = found.source.info
     names = ", ".join(info.class_names[:8]) + (" ..." if info.num_classes > 8 else "")
-    text = _TEMPLATE.format(
+    text = template.format(
         task=task,
         model=model,
         backbone=backbone,
         weights="null" if backbone in CLASSIFICATION_ONLY else "imagenet",
-        size=32 if backbone == "lenet5" else 224,
+        size=32 if backbone == "lenet5" else size,
         root=_quoted(Path(root)),
         source=found.name,
         train=_flow(found.train),
@@ -82,7 +127,7 @@ def new_recipe(
         num_examples=info.num_examples,
         num_classes=info.num_classes,
         names=_comment(names),
-        monitor="val_accuracy",
+        monitor=monitor,
     )
     _check_text(text)
     return text
@@ -91,7 +136,8 @@ def new_recipe(
 def _check_text(text: str) -> None:
     import yaml
 
-    Recipe.model_validate(yaml.safe_load(text))
+    raw = yaml.safe_load(text)
+    recipe_class(raw).model_validate(raw)
 
 
 def _quoted(path: Path) -> str:

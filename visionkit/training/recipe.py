@@ -12,13 +12,14 @@ import pydantic
 import yaml
 
 from visionkit._spelling import nearest
+from visionkit.training.recipe_base import Section, named_options
 from visionkit.training.recipe_files import (
     RecipeError,
     find_recipe,
     parse_yaml,
     read_yaml,
 )
-from visionkit.training.recipe_sections import Recipe, Section, named_options
+from visionkit.training.recipe_sections import Recipe, recipe_class
 
 __all__ = ["Recipe", "check_names", "load_recipe", "named_options"]
 
@@ -44,10 +45,11 @@ def load_recipe(source, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
         raw.setdefault("name", path.parent.name if path.stem == "recipe" else path.stem)
     for override in overrides:
         _override(raw, override)
+    kind = recipe_class(raw)
     try:
-        recipe = Recipe.model_validate(raw)
+        recipe = kind.model_validate(raw)
     except pydantic.ValidationError as error:
-        raise RecipeError(_explain(origin, error)) from None
+        raise RecipeError(_explain(origin, kind, error)) from None
     check_names(recipe, origin)
     return recipe
 
@@ -86,10 +88,10 @@ def _item(items: list, place: str, override: str):
     return items[int(place)]
 
 
-def _explain(origin: str, error: pydantic.ValidationError) -> str:
+def _explain(origin: str, kind, error: pydantic.ValidationError) -> str:
     lines: dict[str, str] = {}
     for fault in error.errors():
-        section, parent, keys = Recipe, Recipe, []
+        section, parent, keys = kind, kind, []
         for part in map(str, fault["loc"]):
             if section is None:  # what follows names a branch of a union
                 break
@@ -106,8 +108,10 @@ def _explain(origin: str, error: pydantic.ValidationError) -> str:
             text = "this key is required and missing"
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            text = f"found {fault['input']!r}; {message[0].lower()}{message[1:]}"
-        lines.setdefault(".".join(keys), text)
+            text = f"{message[0].lower()}{message[1:]}"
+            if keys:  # else it is about keys that do not go together, and names them
+                text = f"found {fault['input']!r}; {text}"
+        lines.setdefault(".".join(keys) or "together", text)
     body = "\n".join(f"  {key}: {text}" for key, text in lines.items())
     return f"{origin} is not a valid recipe:\n{body}"
 
@@ -144,7 +148,8 @@ def check_names(recipe: Recipe, origin: str) -> None:
     check("model.name", recipe.model.name, MODELS[recipe.task])
     check("model.backbone", recipe.model.backbone, BACKBONES)
     check("data.source", recipe.data.source, SOURCES)
-    check("train.loss", named_options(recipe.train.loss)[0], LOSSES)
+    if recipe.train.loss:
+        check("train.loss", named_options(recipe.train.loss)[0], LOSSES)
     legal = set(inspect.signature(source_class(recipe.data.source)).parameters)
     for split in ("train", "validation"):
         options = getattr(recipe.data, split)
@@ -165,7 +170,7 @@ def check_names(recipe: Recipe, origin: str) -> None:
             f"{recipe.train.accumulation_steps}; Keras cannot accumulate gradients on "
             "several devices. Use distribute: none, or a larger data.batch_size."
         )
-    if len(sizes) > 1 and recipe.model.top != "pooled":
+    if len(sizes) > 1 and getattr(recipe.model, "top", "pooled") != "pooled":
         raise RecipeError(
             f"{origin} is not a valid recipe:\n  train.phases: found several "
             f"image_size with model.top={recipe.model.top!r}; a published top has a "

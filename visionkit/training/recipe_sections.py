@@ -5,57 +5,15 @@ Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import pydantic
 import yaml
 
-from visionkit.types import RESIZE_MODES, TASKS
-
-# A name, or one name with its options: `sgd`, `{sgd: {momentum: 0.9}}`.
-Named = str | dict[str, dict[str, Any] | None]
-Size = tuple[pydantic.PositiveInt, pydantic.PositiveInt]
-
-
-def named_options(item: str | dict) -> tuple[str, dict]:
-    """`"flip"` and `{"flip": {"p": 0.5}}` alike as (name, options)."""
-    if isinstance(item, str):
-        return item, {}
-    ((name, options),) = item.items()
-    return name, dict(options or {})
-
-
-def _one_name(value):
-    if isinstance(value, dict) and len(value) != 1:
-        raise ValueError("must be a name, or one name with its options")
-    return value
-
-
-class Section(pydantic.BaseModel):
-    """A part of a recipe: no unknown keys, no infinite numbers."""
-
-    model_config = pydantic.ConfigDict(
-        extra="forbid", validate_default=True, allow_inf_nan=False
-    )
-
-
-class ModelRecipe(Section):
-    """`model`: the keywords of `build_backbone` and of the task's constructor."""
-
-    name: str = "classifier"
-    backbone: str
-    weights: str | None = None
-    freeze: list[str] = []
-    output_stride: Literal[8, 16, 32] = 32
-    norm_momentum: float | None = pydantic.Field(None, ge=0, lt=1)
-    stochastic_depth: float | None = pydantic.Field(None, ge=0, lt=1)
-    image_size: Size
-    resize: Literal[RESIZE_MODES] = "center_crop"
-    crop_fraction: float = pydantic.Field(0.875, gt=0, le=1)
-    channels: Literal[1, 3] = 3
-    top: Literal["pooled", "paper", "paper+auxiliary"] = "pooled"
-    dropout: float = pydantic.Field(0.0, ge=0, lt=1)
-    label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
+from visionkit.training.recipe_base import Named, Section, Size, one_name
+from visionkit.training.recipe_models import MODEL_RECIPES, ModelRecipe
+from visionkit.types import STYLES, TASKS
 
 
 class DataRecipe(Section):
@@ -63,18 +21,20 @@ class DataRecipe(Section):
 
     `train` and `validation` are options of the source, `root` and `task` are passed
     where it takes them. `validation` may be a share of the training set instead.
-    `oversample` repeats the training images of rare classes.
+    `oversample` repeats the training images of rare classes. `max_boxes` is what one
+    image can have in training, "auto" the training set's maximum, at most 400.
     """
 
     source: str
     root: str | None = None
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = pydantic.Field(default_factory=dict)
     validation: float | dict[str, Any] = 0.2
     split_seed: pydantic.NonNegativeInt = 0
     oversample: bool = False
     batch_size: pydantic.PositiveInt = 32
     exif: Literal["apply", "ignore"] = "apply"
     max_bad: float = pydantic.Field(0.01, ge=0, le=1)
+    max_boxes: Literal["auto"] | pydantic.PositiveInt = "auto"
 
     @pydantic.field_validator("validation")
     @classmethod
@@ -100,13 +60,16 @@ class PhaseRecipe(Section):
     freeze: list[str] | None = None
     image_size: Size | None = None
 
-    _check_schedule = pydantic.field_validator("schedule")(_one_name)
+    _check_schedule = pydantic.field_validator("schedule")(one_name)
 
 
 class TrainRecipe(Section):
     """`train`: everything about the optimisation.
 
-    With `phases`, `epochs` is their sum and need not be given.
+    With `phases`, `epochs` is their sum and need not be given. `loss` and
+    `class_weights` are a classifier's, `loss_weights` a detector's; what is left out is
+    the model's own. `validation_freq` is the number of epochs from one validation to
+    the next.
     """
 
     phases: list[PhaseRecipe] | None = pydantic.Field(None, min_length=1)
@@ -115,7 +78,8 @@ class TrainRecipe(Section):
     learning_rate: pydantic.PositiveFloat = 0.001
     schedule: Named = "constant"
     weight_decay: pydantic.NonNegativeFloat = 0.0
-    loss: Named = "crossentropy"
+    loss: Named | None = None
+    loss_weights: dict[str, pydantic.NonNegativeFloat] | None = None
     class_weights: Literal["balanced"] | dict[str, pydantic.NonNegativeFloat] | None = (
         None
     )
@@ -125,14 +89,15 @@ class TrainRecipe(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: Literal["auto"] | bool = "auto"
     distribute: Literal["none", "mirrored"] = "none"
-    monitor: str = "val_loss"
+    monitor: str | None = None
+    validation_freq: pydantic.PositiveInt = 1
     early_stopping: EarlyStoppingRecipe | None = None
     checkpoint_steps: pydantic.PositiveInt | None = None
     tensorboard: bool = True
     deterministic: bool = False
     seed: pydantic.NonNegativeInt = 0
 
-    _check_names = pydantic.field_validator("optimizer", "schedule", "loss")(_one_name)
+    _check_names = pydantic.field_validator("optimizer", "schedule", "loss")(one_name)
 
     @pydantic.field_validator("epochs")
     @classmethod
@@ -156,7 +121,12 @@ class TrainRecipe(Section):
 class ExportRecipe(Section):
     """`export`: the SavedModel."""
 
-    style: Literal["visionkit"] = "visionkit"
+    style: Literal[STYLES] = "visionkit"
+
+
+# What a recipe leaves out and its task decides.
+_LOSS = {"classification": "crossentropy"}
+_MONITOR = {"classification": "val_loss", "detection": "val_map"}
 
 
 class Recipe(Section):
@@ -166,9 +136,26 @@ class Recipe(Section):
     task: Literal[TASKS]
     model: ModelRecipe
     data: DataRecipe
-    augment: str | list[Named] = []
+    augment: str | list[Named] = pydantic.Field(default_factory=list)
     train: TrainRecipe
     export: ExportRecipe = ExportRecipe()
+
+    @pydantic.model_validator(mode="after")
+    def _fill_in(self):
+        train = self.train
+        if train.loss is None:
+            train.loss = _LOSS.get(self.task)
+        elif self.task not in _LOSS:
+            raise ValueError(
+                f"train.loss is for classification; {self.model.name} has its own. "
+                "Change their shares by train.loss_weights"
+            )
+        if self.task in _LOSS and train.loss_weights:
+            raise ValueError("train.loss_weights is for models of several losses")
+        if self.task not in _LOSS and train.class_weights:
+            raise ValueError("train.class_weights is for classification")
+        train.monitor = train.monitor or _MONITOR[self.task]
+        return self
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML text that `load_recipe` reads back."""
@@ -180,3 +167,22 @@ class Recipe(Section):
         if self.train.phases:  # so that a phase's epochs can be changed alone
             del raw["train"]["epochs"]
         return raw
+
+
+def recipe_class(raw: dict) -> type[Recipe]:
+    """The kind of `Recipe` that a recipe's raw content asks for.
+
+    Where it names no known task or model that is `Recipe` itself, which will refuse it.
+    """
+    model = raw.get("model")
+    default = next(iter(MODEL_RECIPES.get(raw.get("task"), ())), None)
+    name = model.get("name", default) if isinstance(model, dict) else None
+    return _recipe_class(str(raw.get("task")), str(name))
+
+
+@functools.cache
+def _recipe_class(task: str, name: str) -> type[Recipe]:
+    section = MODEL_RECIPES.get(task, {}).get(name)
+    if section is None:
+        return Recipe
+    return pydantic.create_model("Recipe", __base__=Recipe, model=(section, ...))

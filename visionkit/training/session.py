@@ -144,6 +144,8 @@ class TrainingSession:
             model = build_model(recipe, self.source.info, pretrained=pretrained)
             compile_model(model, recipe, self.source, self.steps)
             check_monitor(recipe.train.monitor, model)
+            if model.logged_scores:
+                model.truth = self.validation
             model.optimizer.build(model.trainable_variables)
             if before is not None:
                 carry_weights(before, model)
@@ -184,6 +186,7 @@ class TrainingSession:
             epochs=end,
             steps_per_epoch=self.steps,
             validation_data=self.dataset(training=False),
+            validation_freq=self.recipe.train.validation_freq,
             callbacks=callbacks,
             shuffle=False,  # the data set already is
             verbose=self.verbose,
@@ -222,11 +225,15 @@ class TrainingSession:
 
     def dataset(self, epoch: int = 0, step: int = 0, training: bool = True):
         """Batches from a place in the training, or of the validation data."""
-        options = {}
+        options: dict = {"max_proposals": getattr(self.model, "num_proposals", None)}
+        options["with_ids"] = not training and bool(self.model.logged_scores)
         if training:
-            train = self.recipe.train
-            order = Order(train.seed, epoch, step, train.epochs)
-            options = {"transforms": self.transforms, "order": order}
+            train, limit = self.recipe.train, self.recipe.data.max_boxes
+            options |= {
+                "transforms": self.transforms,
+                "order": Order(train.seed, epoch, step, train.epochs),
+                "max_boxes": None if limit == "auto" else limit,
+            }
         return make_dataset(
             self.source if training else self.validation,
             self.model.preprocessing,

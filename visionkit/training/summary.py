@@ -18,12 +18,13 @@ def summary_table(session, environment: dict) -> Table:
     counts = {name: report.to_dict() for name, report in session.reports.items()}
     used = ", ".join(f"{c['used']} of {c['read']} {n}" for n, c in counts.items())
     trainable = sum(math.prod(w.shape) for w in model.trainable_weights)
-    kind = "any number" if session.source.info.multi_label else "one"
+    kind = ""
+    if recipe.task == "classification":
+        many = session.source.info.multi_label
+        kind = f", {'any number' if many else 'one'} per image"
     devices = ", ".join(environment["devices"])
     table = Table(box=None, show_header=False, title=recipe.name, title_style="bold")
-    table.add_row(
-        "task", f"{recipe.task}, {len(model.class_names)} classes, {kind} per image"
-    )
+    table.add_row("task", f"{recipe.task}, {len(model.class_names)} classes{kind}")
     table.add_row("model", f"{recipe.model.name} on {recipe.model.backbone}")
     table.add_row("parameters", f"{model.count_params():,}, {trainable:,} trained")
     table.add_row("images", used)

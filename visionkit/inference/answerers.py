@@ -1,0 +1,119 @@
+"""A Keras model or a SavedModel, asked in the same way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from visionkit.inference import graph
+from visionkit.inference.batches import is_file, prepared_batches
+from visionkit.inference.inputs import Image, saved_model_folder
+from visionkit.inference.styles import INPUT_NAMES
+from visionkit.types import Preprocessing
+
+
+def build_answerer(model):
+    """What answers images for a model of any kind; see `predict`.
+
+    It has `task`, `class_names`, `preprocessing` and `style`. Its `encoded` and
+    `arrays` take (items, batch_size) and give one dict of answers per image.
+    """
+    if isinstance(model, str | os.PathLike):
+        if folder := saved_model_folder(model):
+            return _SavedModel(folder)
+        from visionkit.tasks.loading import load
+
+        model = load(model)
+    if not hasattr(model, "predictor"):
+        raise TypeError(
+            "`model` must be a visionkit task, a run folder, a .keras file or a "
+            f"SavedModel folder. Received: {type(model).__name__}"
+        )
+    if isinstance(model.input, dict):
+        raise TypeError(
+            f"{type(model).__name__} reads more than images: {', '.join(model.input)}. "
+            "Call its own `predict` with a dict of arrays at the model's size."
+        )
+    return _KerasModel(model)
+
+
+class _KerasModel:
+    """Answers of a task: TensorFlow prepares the images, any backend runs the model."""
+
+    style = "visionkit"
+
+    def __init__(self, model):
+        self.model = model
+        self.predictor = model.predictor
+        self.task = model.task
+        self.class_names = model.class_names
+        self.preprocessing = model.preprocessing
+
+    def encoded(self, items: Sequence[Image], batch_size: int) -> Iterator[dict]:
+        """Answers for files and encoded images, or for arrays, one dict each."""
+        names = graph.encode_names(self.class_names)
+        for _, prepared in prepared_batches(items, self.preprocessing, batch_size):
+            outputs = self.predictor.predict_on_batch(prepared["images"].numpy())
+            answers = graph.ANSWERS[self.task](outputs, prepared, names)
+            yield from _rows({**answers, "image_valid": prepared["image_valid"]})
+
+    arrays = encoded
+
+
+class _SavedModel:
+    """Answers of an export, which needs neither Keras nor the model's code."""
+
+    def __init__(self, folder: Path):
+        try:
+            description = json.loads((folder / "model.json").read_text())
+            self.task = description["task"]
+            self.class_names = description["class_names"]
+            self.preprocessing = Preprocessing.from_config(description["preprocessing"])
+            self.style = description.get("style", "visionkit")
+        except (FileNotFoundError, KeyError) as error:
+            raise ValueError(
+                f"{folder} was not written by `visionkit.export`: its model.json is "
+                f"missing or incomplete ({error}). Load it by `tf.saved_model.load`."
+            ) from error
+        self.model = tf.saved_model.load(str(folder))
+
+    def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
+        """Answers for files and encoded images, one dict each."""
+        for start in range(0, len(items), batch_size):
+            batch = tf.constant(
+                [_content(i) for i in items[start : start + batch_size]]
+            )
+            inputs = {INPUT_NAMES[self.style]: batch}
+            yield from _rows(self.model.signatures["tolerant"](**inputs))
+
+    def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
+        """Answers for (H, W, C) uint8 arrays, neighbours of one shape as a batch."""
+        for _, group in itertools.groupby(items, key=np.shape):
+            same = list(group)
+            for start in range(0, len(same), batch_size):
+                batch = tf.constant(np.stack(same[start : start + batch_size]))
+                answers = self.model.signatures["images"](images=batch)
+                yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
+
+
+def _rows(answers: dict) -> Iterator[dict]:
+    """A batch of answers, image by image."""
+    arrays = {name: np.asarray(value) for name, value in answers.items()}
+    for index in range(len(arrays["image_valid"])):
+        yield {name: array[index] for name, array in arrays.items()}
+
+
+def _content(item: str | bytes) -> bytes:
+    """The encoded image; empty, hence invalid, when it cannot be read."""
+    if isinstance(item, bytes):
+        return item
+    try:
+        return Path(item).read_bytes() if is_file(item) else b""
+    except OSError:
+        return b""

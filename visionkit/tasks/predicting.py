@@ -1,0 +1,113 @@
+"""What `predict` does on the command line: a table, JSON, pictures, videos."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+from visionkit._quiet import quiet_start
+from visionkit.tasks.commands import check_exists, make_console, make_table, write_json
+
+
+def predict_command(arguments) -> int:
+    """Answer images; status 1 when some could not be read."""
+    if arguments.score is not None and not 0 <= arguments.score <= 1:
+        raise ValueError(f"--score must be in [0, 1]. Received: {arguments.score}")
+    check_exists(arguments.model)
+
+    with quiet_start():
+        from visionkit.inference import predict
+
+    model, explanations = arguments.model, None
+    if arguments.explain:
+        from visionkit.explaining import explain
+        from visionkit.explaining.explanation import explainable
+
+        model = explainable(model)
+        explanations = explain(
+            model, arguments.images, arguments.explain, level=arguments.level
+        )
+    results = predict(
+        model,
+        arguments.images,
+        score=arguments.score,
+        tile=arguments.tile,
+        overlap=arguments.overlap,
+        tta=arguments.tta,
+    )
+    table = make_table("", "image", "answer", "score")
+    for result in results:
+        if not result.ok:
+            table.add_row(_printable(result.path), f"[red]{result.error}[/]", "")
+        elif result.label_names:
+            best = _summary(result), f"{result.scores[0]:.3f}"
+            table.add_row(_printable(result.path), *map(_printable, best))
+        else:
+            table.add_row(_printable(result.path), "nothing above --score", "")
+    console = make_console()
+    console.print(table)
+    if arguments.json:
+        write_json(arguments.json, [result.to_dict() for result in results])
+    if arguments.coco:
+        rows = [r.to_coco(i) for i, r in enumerate(results) if r.ok]
+        write_json(arguments.coco, [row for boxes in rows for row in boxes])
+    if arguments.proposals:
+        from visionkit.inference.proposals import propose
+
+        write_json(arguments.proposals, propose(model, arguments.images))
+    if arguments.out:
+        folder = _write_pictures(results, explanations, Path(arguments.out))
+        console.print(f"pictures  {folder}")
+    failed = sum(not result.ok for result in results)
+    if failed:
+        console.print(f"[red]{failed} of {len(results)} images could not be read[/]")
+    return 1 if failed else 0
+
+
+def _summary(result) -> str:
+    """The best class, or how many boxes of each class."""
+    if result.boxes is None:
+        return result.label_names[0]
+    counts = collections.Counter(result.label_names)
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _printable(text) -> str:
+    from rich.markup import escape
+
+    return escape(str(text).encode("utf-8", "backslashreplace").decode())
+
+
+def _write_pictures(results, explanations, folder: Path) -> Path:
+    """A picture per answer, and its heat beside it."""
+    from visionkit.visualize import save_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = set()
+    for path in dict.fromkeys(r.path for r in results if r.frame is not None):
+        _write_video(path, [r for r in results if r.path == path], folder)
+    for index, result in enumerate(results):
+        if not result.ok or result.frame is not None:
+            continue
+        stem = Path(result.path).stem if result.path else f"image_{index}"
+        if stem in written:  # two inputs may share a name
+            stem = f"{stem}-{index}"
+        written.add(stem)
+        save_figure(result.plot(), folder / f"{stem}.png")
+        if explanations and explanations[index].ok:
+            method = explanations[index].method
+            save_figure(explanations[index].plot(), folder / f"{stem}.{method}.png")
+    return folder
+
+
+def _write_video(path: str, results, folder: Path) -> None:
+    """The annotated frames of a video, `folder/<its name>.mp4`."""
+    import numpy as np
+
+    from visionkit.inference.video import frame_rate, read_frames, write_video
+
+    frames = (
+        np.asarray(result.plot(frame))
+        for frame, result in zip(read_frames(path), results, strict=True)
+    )
+    write_video(folder / f"{Path(path).stem}.mp4", frames, frame_rate(path))
