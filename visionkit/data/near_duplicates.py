@@ -8,6 +8,8 @@ import os
 import numpy as np
 
 from visionkit.data.fingerprints import parallel_map
+from visionkit.data.headers import inspect_image
+from visionkit.data.image_header import BadImage
 from visionkit.data.sources.base import Source
 
 SIDE = 16
@@ -66,17 +68,15 @@ def _bits(record) -> np.ndarray:
     """(SIDE, SIDE) bool."""
     from PIL import Image
 
-    from visionkit.data.headers import MAX_PIXELS
-
+    encoded = record.get("encoded")
+    content = os.fsdecode(record["path"]) if encoded is None else encoded
     try:
-        file = record.get("encoded")
-        file = os.fsdecode(record["path"]) if file is None else io.BytesIO(file)
+        inspect_image(content)  # before a decoder sees it: limits, pipes, bombs
+        file = content if encoded is None else io.BytesIO(encoded)
         with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError("too large")
             image.draft("L", (4 * SIDE, 4 * SIDE))  # JPEG is decoded smaller
             small = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX)
-    except (OSError, ValueError, SyntaxError):
+    except (BadImage, OSError, ValueError, SyntaxError):
         return np.zeros((SIDE, SIDE), bool)
     grey = np.asarray(small).astype(int)
     return grey[:, 1:] > grey[:, :-1] + MARGIN

@@ -217,6 +217,7 @@ def plain(trained, drawn, tmp_path_factory):
     return folder, two_steps(folder, *drawn, jit_compile=False)
 
 
+@pytest.mark.slow  # an XLA compile of its own
 def test_compiled_losses_are_the_plain_ones(plain, drawn):
     folder, losses = plain
     compiled = two_steps(folder, *drawn, jit_compile=True)

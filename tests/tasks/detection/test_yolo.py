@@ -160,6 +160,7 @@ def test_answers_are_the_decoded_boxes_of_the_surest_locations():
     np.testing.assert_array_equal(answers["labels"][0], [1, -1, -1, -1])
 
 
+@pytest.mark.slow  # an XLA compile of its own; SSD stands for detection by default
 def test_the_contract_of_every_task(tmp_path):
     check_task(small_yolo, *drawn_batch(), tmp_path)
 
