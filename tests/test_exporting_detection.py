@@ -151,3 +151,28 @@ def test_a_detector_says_where_it_looks():
     rng = np.random.default_rng(0)
     for explanation in vk.explain(model, rng.integers(0, 256, (2, 50, 90, 3), "uint8")):
         assert explanation.heat.shape == (50, 90) and explanation.heat.max() > 0
+
+
+def test_the_gate_does_not_mind_the_order_of_equal_proposals():
+    from visionkit.serving.replay import Case, _differences
+
+    scores = np.float32([[0.9, 0.5, 0.5, 0.1]])
+    boxes = np.arange(16, dtype="float32").reshape(1, 4, 4)
+    expected = {"proposal_scores": scores, "proposals": boxes}
+    case = Case("tensors", "images", np.zeros((1, 2, 2, 3)), expected)
+    swapped = {**expected, "proposals": boxes[:, [0, 2, 1, 3]]}
+    assert not _differences(case, swapped, 1e-4)
+    wrong = {**expected, "proposals": boxes[:, [1, 0, 2, 3]]}
+    assert _differences(case, wrong, 1e-4)
+
+
+def test_pictures_are_written_over_no_input_and_no_other(tmp_path):
+    from visionkit.tasks.predicting import _free_path
+
+    inputs = [tmp_path / "a/clip.mp4", tmp_path / "b/clip.mp4", tmp_path / "b/new.mp4"]
+    taken = {str(path.resolve()) for path in inputs}
+    found = [
+        _free_path(tmp_path / "a", path, ".mp4", index, taken).name
+        for index, path in enumerate(inputs)
+    ]
+    assert found == ["clip-0.mp4", "clip-1.mp4", "new.mp4"]

@@ -82,7 +82,8 @@ def export(
         OSError: The disk is full or not writable; nothing is published.
         RuntimeError: The backend is not TensorFlow.
         TypeError: `model` is not a visionkit task.
-        ValueError: Unknown style, or one that the task does not have.
+        ValueError: Unknown style, or one that the task does not have, or a model that
+            reads more than images (Fast R-CNN).
     """
     model = _task(model)
     style_function(style, model.task)
@@ -126,7 +127,7 @@ def _task(model):
             f"Received: {type(model).__name__}"
         )
     if isinstance(model.input, dict):
-        raise TypeError(
+        raise ValueError(
             "An export takes images alone. Received: a model that reads "
             f"{', '.join(model.input)}"
         )

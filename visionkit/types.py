@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import Any, TypedDict
 
 import numpy as np
@@ -189,9 +190,10 @@ class Results:
             image_id: Written into each.
 
         Returns:
-            A dict per box: "image_id", "category_id" (label + 1, since COCO counts from
-            1; "category_name" says which), "bbox" [x, y, width, height] in pixels of
-            the original image, "score".
+            A dict per box: "image_id", "file_name" and "frame" where there are, "bbox"
+            [x, y, width, height] in pixels of the original image, "score",
+            "category_id" and "category_name". The ids are not those of any annotation
+            file: the category's is label + 1, since COCO counts from 1. Match by names.
 
         Raises:
             ValueError: The result has no boxes.
@@ -201,11 +203,17 @@ class Results:
                 "COCO's results are boxes, and this result has none: it is not of a "
                 "detector."
             )
+        origin = {}
+        if self.path is not None:
+            origin["file_name"] = os.path.basename(self.path)
+        if self.frame is not None:
+            origin["frame"] = self.frame
         corner, size = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
         columns = (self.labels, self.label_names, corner, size, self.scores)
         return [
             {
                 "image_id": image_id,
+                **origin,
                 "category_id": int(label) + 1,
                 "category_name": name,
                 "bbox": [*map(float, xy), *map(float, wh)],

@@ -36,7 +36,7 @@ def build_answerer(model):
             f"SavedModel folder. Received: {type(model).__name__}"
         )
     if isinstance(model.input, dict):
-        raise TypeError(
+        raise ValueError(
             f"{type(model).__name__} reads more than images: {', '.join(model.input)}. "
             "Call its own `predict` with a dict of arrays at the model's size."
         )

@@ -64,7 +64,7 @@ def predict(
     model,
     images,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     top: int = 5,
     score: float | None = None,
     tile: int | None = None,
@@ -83,7 +83,8 @@ def predict(
             `visionkit.export` wrote (a version, or the folder of versions: newest).
         images: A path, a list of paths, a folder (not its subfolders), a glob pattern,
             encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images, a video.
-        batch_size: Images per step.
+        batch_size: Images per step; default 32, and fewer where the model's input has
+            more than 512x512 pixels.
         top: How many classes a classification result lists, best first.
         score: Labels with a lower score are left out, 0 <= score <= 1; with 0.5 a
             multi-label result lists the classes that it finds present. Default 0 for
@@ -104,7 +105,7 @@ def predict(
         ValueError: An array has the wrong type or shape, the SavedModel is foreign, a
             video cannot be read, or an option is out of range or not for this task.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
@@ -121,6 +122,9 @@ def predict(
         list_views((1, 1), **views)  # refuses what is out of range
     if score is None:
         score = DEFAULT_SCORE[answerer.task]
+    if batch_size is None:
+        height, width = answerer.preprocessing.image_size
+        batch_size = max(1, min(32, 32 * 512 * 512 // (height * width)))
     options = Options(batch_size, top, score, views)
     items = list_images(images, answerer.preprocessing)
     answered = iter(answer([i for i in items if not is_video(i)], answerer, options))

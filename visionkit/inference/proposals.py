@@ -28,7 +28,7 @@ def propose(model, images, *, batch_size: int = 8) -> list[dict]:
 
     Raises:
         FileNotFoundError: The model or an image does not exist.
-        TypeError: The model proposes nothing.
+        ValueError: The model proposes nothing.
     """
     import keras
 
@@ -36,7 +36,7 @@ def propose(model, images, *, batch_size: int = 8) -> list[dict]:
     task = getattr(answerer, "model", None)
     outputs = getattr(task, "output", None)
     if not isinstance(outputs, dict) or "proposal_scores" not in outputs:
-        raise TypeError(
+        raise ValueError(
             "Only a detector with a region proposal network proposes: a Faster R-CNN, "
             "its run folder or .keras file."
         )

@@ -58,7 +58,8 @@ def write_video(path, frames, rate: float) -> int:
 
     Args:
         path: Where to.
-        frames: Iterable of (H, W, 3) uint8 RGB, all of one size.
+        frames: Iterable of (H, W, 3) uint8 RGB; the first one's size is the video's,
+            others are cut or padded at the bottom and the right.
         rate: Frames per second.
 
     Returns:
@@ -78,7 +79,11 @@ def write_video(path, frames, rate: float) -> int:
                 writer = cv2.VideoWriter(str(path), code, rate, size)
                 if not writer.isOpened():
                     raise OSError(f"The video {path} cannot be written.")
-            writer.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
+            width, height = size
+            frame = np.asarray(frame)[:height, :width]
+            pads = [(0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)]
+            frame = np.pad(frame, pads)
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             count += 1
     finally:
         if writer is not None:

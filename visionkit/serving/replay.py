@@ -105,7 +105,7 @@ def _differences(case: Case, got: dict, tolerance: float) -> list[Finding]:
 
 
 # What decides the order of everything else; never wrong by more than rounding.
-_RANKED = ("probabilities", "scores", "detection_scores")
+_RANKED = ("probabilities", "scores", "detection_scores", "proposal_scores")
 
 
 def _decided(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
@@ -117,7 +117,7 @@ def _decided(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
     if "probabilities" in expected:
         second, best = np.sort(expected["probabilities"], axis=-1)[:, -2:].T
         return (best - second > 2 * tolerance) | (best <= 0)
-    scores = expected.get("scores", expected.get("detection_scores"))
+    scores = next((expected[name] for name in _RANKED if name in expected), None)
     if scores is None:
         return np.ones(len(next(iter(expected.values()))), bool)
     close = -np.diff(scores, axis=1) <= 2 * tolerance

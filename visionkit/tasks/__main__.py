@@ -99,7 +99,9 @@ def _add_model_verbs(add) -> None:
     )
     add["predict"].add_argument("--json", metavar="FILE", help="write the answers")
     add["predict"].add_argument(
-        "--coco", metavar="FILE", help="write boxes in the format of COCO's results"
+        "--coco",
+        metavar="FILE",
+        help="write boxes in the format of COCO's results, with file and class names",
     )
     add["predict"].add_argument(
         "--proposals",
@@ -112,6 +114,7 @@ def _add_model_verbs(add) -> None:
         help="leave out answers below it; default 0, for boxes 0.25",
     )
 
+    add["predict"].add_argument("--batch-size", type=int, metavar="IMAGES")
     add["predict"].add_argument(
         "--tile", type=int, metavar="PIXELS", help="look at tiles of this side too"
     )

@@ -16,7 +16,9 @@ from visionkit._quiet import quiet_start
 
 def make_console() -> Console:
     """A console for people; lines are not wrapped where nobody watches."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    watched = sys.stdout.isatty()
+    width = None if watched else 160  # tables fold at some width, a file has none
+    return Console(highlight=False, soft_wrap=not watched, width=width)
 
 
 def make_table(title: str, *columns: str) -> Table:
@@ -169,8 +171,12 @@ def train_command(arguments) -> None:
     console = make_console()
     console.print(_metricstable(f"{done.recipe.name}: best model", done.metrics))
     console.print(f"pictures  {done.folder / 'figures'}")
-    console.print(f"next      python -m visionkit.tasks predict {done.folder} IMAGE")
-    console.print(f"          python -m visionkit.tasks export {done.folder}")
+    verbs = ("predict", "export") if not isinstance(done.model.input, dict) else ()
+    for verb in verbs:  # a Fast R-CNN reads more than images
+        image = " IMAGE" if verb == "predict" else ""
+        console.print(
+            f"next      python -m visionkit.tasks {verb} {done.folder}{image}"
+        )
 
 
 def _metricstable(title: str, metrics: dict) -> Table:

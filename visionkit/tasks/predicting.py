@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import itertools
+import os
 from pathlib import Path
 
 from visionkit._quiet import quiet_start
@@ -17,9 +19,12 @@ def predict_command(arguments) -> int:
 
     with quiet_start():
         from visionkit.inference import predict
+        from visionkit.inference.inputs import is_video
 
     model, explanations = arguments.model, None
     if arguments.explain:
+        if any(map(is_video, arguments.images)):
+            raise ValueError("--explain is for images. Received: a video")
         from visionkit.explaining import explain
         from visionkit.explaining.explanation import explainable
 
@@ -30,6 +35,7 @@ def predict_command(arguments) -> int:
     results = predict(
         model,
         arguments.images,
+        batch_size=arguments.batch_size,
         score=arguments.score,
         tile=arguments.tile,
         overlap=arguments.overlap,
@@ -69,7 +75,7 @@ def _summary(result) -> str:
     if result.boxes is None:
         return result.label_names[0]
     counts = collections.Counter(result.label_names)
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    return ", ".join(f"{count} × {name}" for name, count in counts.most_common())
 
 
 def _printable(text) -> str:
@@ -79,29 +85,48 @@ def _printable(text) -> str:
 
 
 def _write_pictures(results, explanations, folder: Path) -> Path:
-    """A picture per answer, and its heat beside it."""
+    """A picture per answer with its heat beside it, an MP4 per video."""
     from visionkit.visualize import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = set()
-    for path in dict.fromkeys(r.path for r in results if r.frame is not None):
-        _write_video(path, [r for r in results if r.path == path], folder)
+    taken = {os.path.realpath(result.path) for result in results if result.path}
     for index, result in enumerate(results):
+        if result.frame == 0:
+            frames = itertools.takewhile(
+                lambda r: r.frame, itertools.islice(results, index + 1, None)
+            )
+            target = _free_path(folder, result.path, ".mp4", index, taken)
+            _write_video(result.path, [result, *frames], target)
         if not result.ok or result.frame is not None:
             continue
-        stem = Path(result.path).stem if result.path else f"image_{index}"
-        if stem in written:  # two inputs may share a name
-            stem = f"{stem}-{index}"
-        written.add(stem)
-        save_figure(result.plot(), folder / f"{stem}.png")
+        target = _free_path(folder, result.path, ".png", index, taken)
+        save_figure(result.plot(), target)
         if explanations and explanations[index].ok:
-            method = explanations[index].method
-            save_figure(explanations[index].plot(), folder / f"{stem}.{method}.png")
+            heat = f"{target.stem}.{explanations[index].method}.png"
+            save_figure(explanations[index].plot(), folder / heat)
     return folder
 
 
-def _write_video(path: str, results, folder: Path) -> None:
-    """The annotated frames of a video, `folder/<its name>.mp4`."""
+def _free_path(folder: Path, path, suffix: str, index: int, taken: set) -> Path:
+    """Where an answer is written: over no input and no other answer.
+
+    Args:
+        folder: Where to.
+        path: The input, or None.
+        suffix: Of the file.
+        index: Of the answer, for a name that is taken.
+        taken: Real paths of all inputs and answers; the new one is added.
+    """
+    stem = Path(path).stem if path else f"image_{index}"
+    target = folder / f"{stem}{suffix}"
+    if os.path.realpath(target) in taken:
+        target = folder / f"{stem}-{index}{suffix}"
+    taken.add(os.path.realpath(target))
+    return target
+
+
+def _write_video(path: str, results, target: Path) -> None:
+    """The annotated frames of a video."""
     import numpy as np
 
     from visionkit.inference.video import frame_rate, read_frames, write_video
@@ -110,4 +135,4 @@ def _write_video(path: str, results, folder: Path) -> None:
         np.asarray(result.plot(frame))
         for frame, result in zip(read_frames(path), results, strict=True)
     )
-    write_video(folder / f"{Path(path).stem}.mp4", frames, frame_rate(path))
+    write_video(target, frames, frame_rate(path))

@@ -55,8 +55,9 @@ def draw_detections(model, source, metrics: dict, folder: Path) -> None:
     inputs, target = next(iter(batches))
     answers = model.predict_on_batch(inputs)
     images = inputs["images"] if isinstance(inputs, dict) else inputs
-    # Each class from the score on at which its F1 is best.
-    least = np.array([row["threshold"] or 0.0 for row in per_class])
+    # Each class from the score on at which its F1 is best; None where it never was.
+    best = np.array([row["threshold"] for row in per_class], float)
+    least = np.where(np.isnan(best), metrics["score_threshold"], best)
     found = [
         _result({k: np.asarray(v[i]) for k, v in answers.items()}, least, names)
         for i in range(len(images))

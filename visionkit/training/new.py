@@ -110,6 +110,12 @@ def new_recipe(
     model = model or next(iter(MODELS[task]))
     check_name("model", model, MODELS[task], RecipeError)
     check_name("backbone", backbone, BACKBONES, RecipeError)
+    if model == "fast_rcnn":
+        raise RecipeError(
+            "A Fast R-CNN trains on proposals of another detector, which `new` does "
+            "not know. Take a recipe for faster_rcnn, change model.name, and name what "
+            "`predict --proposals` wrote in data.train and data.validation."
+        )
     found = detect_source(root, task)
     template, size, monitor = _TEMPLATES[task]
     info = found.source.info
@@ -148,7 +154,10 @@ def _quoted(path: Path) -> str:
 
 
 def _flow(options: dict) -> str:
-    return "{" + ", ".join(f"{k}: {v}" for k, v in options.items()) + "}"
+    import json
+
+    pairs = (f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in options.items())
+    return "{" + ", ".join(pairs) + "}"
 
 
 def _comment(text: str) -> str:

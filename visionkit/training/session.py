@@ -186,12 +186,17 @@ class TrainingSession:
             epochs=end,
             steps_per_epoch=self.steps,
             validation_data=self.dataset(training=False),
-            validation_freq=self.recipe.train.validation_freq,
+            validation_freq=self.validated_epochs(end),
             callbacks=callbacks,
             shuffle=False,  # the data set already is
             verbose=self.verbose,
         )
         return self.checkpointer.progress.epoch
+
+    def validated_epochs(self, end: int) -> list[int]:
+        """The epochs, from 1, after which to validate; the last of a phase always."""
+        every = self.recipe.train.validation_freq
+        return [e for e in range(1, end + 1) if e % every == 0 or e == end]
 
     def callbacks(self) -> list:
         """The callbacks of the present phase, arranged.
