@@ -1,11 +1,20 @@
 """Answers are scored where the truth lies, and data sets of every kind are read."""
 
+import contextlib
+import io
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from visionkit.data.geometry import placements
 from visionkit.data.sources import build_source
 from visionkit.tasks.scoring import DetectionScorer, batches_of
 from visionkit.types import RESIZE_MODES, Preprocessing
+
+TIED = (0.054, 0.407)  # scores of two results, see below
+METRIC_COCO = Path(__file__).parents[2] / "../shared/data/metric_coco"
 
 
 def perfect_answers(target):
@@ -54,3 +63,73 @@ def test_batches_of_arrays_data_sets_and_things_read_once():
     assert len(list(batches_of(images, target, 2, steps=1))) == 1
     assert len(list(batches_of([(images, target)] * 3))) == 3
     assert batches_of(iter([(images, target)])) is None
+
+
+class Coco:
+    """COCO's truth as a source gives it, without the images."""
+
+    def __init__(self, dataset, numbers, classes):
+        rows = sorted(dataset["annotations"], key=lambda row: numbers[row["image_id"]])
+        counts = np.bincount([numbers[r["image_id"]] for r in rows], None, len(numbers))
+        xywh = np.array([row["bbox"] for row in rows], np.float32)
+        self.columns = {
+            "row_splits": np.cumsum([0, *counts]),
+            "boxes": np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]),
+            "box_labels": np.array([classes.index(r["category_id"]) for r in rows]),
+            "area": np.array([row["area"] for row in rows]),
+            "is_crowd": np.array([bool(row["iscrowd"]) for row in rows]),
+        }
+        self.origin = self
+
+    def objects(self):
+        return self.columns
+
+
+def pycocotools_stats(dataset, results):
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco.COCO()
+        truth.dataset = dataset
+        truth.createIndex()
+        run = cocoeval.COCOeval(truth, truth.loadRes(results), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run.stats
+
+
+@pytest.mark.skipif(not METRIC_COCO.is_dir(), reason="COCO's examples are not here")
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "shortest_edge"])
+def test_cocos_own_results_score_the_same_after_resizing_and_back(resize):
+    folder = METRIC_COCO / "tests/dataset/cocoapi"
+    dataset = json.loads((folder / "instances_val2014_100.json").read_text())
+    results = folder / "instances_val2014_fakebbox100_results.json"
+    # Two overlaps are exactly 0.6 and 0.8: no rounding may decide about those.
+    results = [r for r in json.loads(results.read_text()) if r["score"] not in TIED]
+    images = sorted(dataset["images"], key=lambda row: row["id"])
+    numbers = {image["id"]: n for n, image in enumerate(images)}
+    classes = sorted(row["id"] for row in dataset["categories"])
+    sizes = np.array([(image["height"], image["width"]) for image in images])
+    preprocessing = Preprocessing((512, 640), resize)
+    source = Coco(dataset, numbers, classes)
+    scorer = DetectionScorer([str(c) for c in classes], preprocessing, source)
+    found = [[] for _ in images]
+    for row in results:
+        found[numbers[row["image_id"]]].append(row)
+    for number, rows in enumerate(found):
+        rows.sort(key=lambda row: -row["score"])
+        xywh = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
+        place = placements(sizes[number : number + 1], preprocessing).astype(float)[0]
+        boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
+        boxes = boxes * place[[1, 0, 1, 0]] + place[[3, 2, 3, 2]]
+        answers = {
+            "boxes": boxes[None].astype(np.float32),
+            "scores": np.array([[row["score"] for row in rows]]),
+            "labels": np.array([[classes.index(row["category_id"]) for row in rows]]),
+            "num_detections": np.array([len(rows)]),
+        }
+        target = {"image_id": [number], "image_size": sizes[number : number + 1]}
+        scorer.update(answers, target)
+    got = list(scorer.summary().values())
+    np.testing.assert_allclose(got, pycocotools_stats(dataset, results), atol=1e-6)
