@@ -33,7 +33,8 @@ def test_learns_scenes_of_digits(recipe, tmp_path):
 
 
 def yolo(num_classes):
-    return vk.YOLO(vk.build_backbone("csp_darknet_n", SIZE), num_classes)
+    backbone = vk.build_backbone("csp_darknet_n", SIZE, norm_momentum=0.9)
+    return vk.YOLO(backbone, num_classes)
 
 
 def ssd(num_classes):
