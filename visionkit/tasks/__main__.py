@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = {v: verbs.add_parser(v, help=h, description=h) for v, h in _VERBS.items()}
     _add_data_verbs(add)
     _add_model_verbs(add)
+    _add_predict(add)
     return parser
 
 
@@ -77,11 +78,7 @@ def _add_data_verbs(add) -> None:
     )
 
 
-def _add_model_verbs(add) -> None:
-    add["evaluate"].add_argument("run", metavar="RUN")
-    add["evaluate"].add_argument("overrides", **_OVERRIDES)
-    add["evaluate"].add_argument("--json", metavar="FILE", help="write the metrics")
-
+def _add_predict(add) -> None:
     add["predict"].add_argument("model", metavar="RUN|SAVED_MODEL")
     add["predict"].add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders or quoted globs"
@@ -124,6 +121,12 @@ def _add_model_verbs(add) -> None:
     add["predict"].add_argument(
         "--tta", action="store_true", help="look at mirrored and zoomed images too"
     )
+
+
+def _add_model_verbs(add) -> None:
+    add["evaluate"].add_argument("run", metavar="RUN")
+    add["evaluate"].add_argument("overrides", **_OVERRIDES)
+    add["evaluate"].add_argument("--json", metavar="FILE", help="write the metrics")
 
     add["export"].add_argument("run", metavar="RUN")
     add["export"].add_argument(
