@@ -87,7 +87,9 @@ def test_learns_eight_photographs_by_heart(build, tmp_path):
     model = build(source.info.num_classes)
     model.class_names = source.info.class_names
     steps = 600
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, 0.0, 0.01, 2e-3, 50)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - 50, alpha=0.01, warmup_target=2e-3, warmup_steps=50
+    )
     model.compile(keras.optimizers.AdamW(rate, weight_decay=0.0, clipnorm=10.0))
     data = vk.make_dataset(source, model.preprocessing, 8, order=vk.Order(0))
     history = model.fit(data, steps_per_epoch=steps, epochs=1, verbose=0)
