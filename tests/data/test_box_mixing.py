@@ -11,7 +11,7 @@ from visionkit.data.box_mixing import CopyPaste, Mosaic, copy_paste, mosaic
 from visionkit.data.mixing import MixUp
 from visionkit.data.pipeline import Order, make_dataset
 from visionkit.data.report import DataReport
-from visionkit.data.targets import choose_max_boxes
+from visionkit.data.targets import choose_max_boxes, share_without_room
 from visionkit.data.transforms import build_transforms
 from visionkit.types import PAD_VALUE, Preprocessing
 
@@ -184,3 +184,22 @@ def test_boxes_without_room_are_counted_in_a_warning():
         make_dataset(source, INPUT, 2, max_boxes=2, report=report)
     assert caught[0].filename == __file__ and len(caught) == 1
     assert report.notes == {"boxes.over_max_boxes": 5}
+
+
+def test_what_mixes_lose_has_an_upper_bound():
+    counts = np.array([0, 1, 2, 5])
+    mixes = np.array(list(itertools.product(counts, repeat=4))).sum(axis=1)
+    for rows in (4, 8, 16):
+        exact = np.maximum(mixes - rows, 0).sum() / mixes.sum()
+        assert share_without_room(counts, rows, 4) == pytest.approx(exact, abs=0.01)
+    assert share_without_room(counts, 20, 4) == share_without_room(counts, 1, 1) == 0
+    assert share_without_room(np.zeros(3, int), 8, 4) == 0
+
+    source = shapes_source("detection", 5)  # of 3 boxes each
+    options = {"transforms": build_transforms(["mosaic"]), "order": Order(0)}
+    report = DataReport(source)
+    with pytest.warns(UserWarning, match=r"4 images .* up to 33\.3% of their boxes"):
+        make_dataset(source, INPUT, 2, max_boxes=8, report=report, **options)
+    assert report.notes == {"boxes.over_max_boxes_mixed": 20}
+    make_dataset(source, INPUT, 2, report=report, **options)
+    assert report.notes == {}

@@ -18,8 +18,8 @@ from visionkit.ops.anchors import (
     AnchorGenerator,
     DefaultBoxes,
     anchor_points,
-    level_stride,
 )
+from visionkit.ops.pyramid import pyramid_sizes
 
 SSD300_SIDES = (38, 19, 10, 5, 3, 1)
 SSD512_SIDES = (64, 32, 16, 8, 4, 2, 1)
@@ -28,7 +28,7 @@ SSD512_SIDES = (64, 32, 16, 8, 4, 2, 1)
 def pyramid(image_size, levels):
     """Sizes that "same" convolutions give, of an image of any size."""
     return {
-        level: tuple(math.ceil(side / level_stride(level)) for side in image_size)
+        level: tuple(math.ceil(side / 2 ** int(level[1:])) for side in image_size)
         for level in levels
     }
 
@@ -123,6 +123,28 @@ def test_a_config_gives_the_same_boxes(boxes):
     config = keras.saving.serialize_keras_object(boxes)
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == boxes.get_config() and type(again) is type(boxes)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (75, 101), (300, 300), (320, 320)])
+@pytest.mark.parametrize(
+    "boxes", [RETINANET_ANCHORS, RPN_ANCHORS, SSD300_BOXES, SSDLITE_BOXES]
+)
+def test_a_size_that_a_tensor_says_gives_the_table_of_its_numbers(boxes, size):
+    """Traced for any size, as a batch of several sizes is."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((2,), tf.int32)])
+    def traced(size):
+        size = tf.unstack(size)
+        sizes = pyramid_sizes(boxes.levels, size)
+        return boxes(sizes, size), anchor_points(sizes)
+
+    sizes = pyramid(size, boxes.levels)
+    found, places = traced(size)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, boxes(sizes, size), rtol=1e-5, atol=1e-4)
+    for tensor, array in zip(places, anchor_points(sizes), strict=True):
+        np.testing.assert_array_equal(tensor, array)
 
 
 def test_what_does_not_fit_is_refused():

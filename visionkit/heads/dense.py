@@ -26,8 +26,8 @@ class DenseHead(layers.Layer):
                   kernel_size=1)                                          # RPN
 
     Call arguments:
-        pyramid: {"P3": (B, h, w, C), ...} with every level of `num_anchors`, static h
-            and w; the same C on all of them where they share weights.
+        pyramid: {"P3": (B, h, w, C), ...} with every level of `num_anchors`; the same
+            C on all of them where they share weights.
 
     Returns:
         {"classes": (B, A, num_classes), "boxes": (B, A, 4)}, both float32. A runs over
@@ -176,7 +176,7 @@ class DenseHead(layers.Layer):
                 x = features["shared" if self.shared_tower else name]
                 for layer in steps:
                     x = _apply(layer, x, training)
-                height, width, channels = x.shape[1:]
+                height, width, channels = ops.shape(x)[1:]
                 x = ops.reshape(x, (-1, height * width * anchors, channels // anchors))
                 outputs[name].append(x)
         return {name: ops.concatenate(parts, 1) for name, parts in outputs.items()}

@@ -88,7 +88,11 @@ class YOLOHead(layers.Layer):
     def _flat(self, towers: dict, pyramid: dict):
         """(B, A, C) of all levels."""
         maps = [towers[level](pyramid[level]) for level in self.levels]
-        flat = [ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])) for x in maps]
+        sizes = [ops.shape(x)[1:] for x in maps]
+        flat = [
+            ops.reshape(x, (-1, height * width, channels))
+            for x, (height, width, channels) in zip(maps, sizes, strict=True)
+        ]
         return ops.concatenate(flat, axis=1)
 
     def build_from_config(self, config):

@@ -1,8 +1,11 @@
-"""Anchors and default boxes: NumPy, computed once when a model is built.
+"""Anchors, default boxes and the places of a pyramid, for a size of the images.
 
 A level's name says its stride: Pn is 2**n times smaller than the image. All boxes are
 (x1, y1, x2, y2) in pixels, centred at (i + 0.5) strides, never clipped, in the order of
 the levels from fine to coarse, then y, x, and the anchors of one place.
+
+Sizes are integers, and the answer is a NumPy array; or, where a batch says its size
+when it comes, scalar tensors, and the answer is computed in the graph.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+from keras import ops
+
+from visionkit.ops.pyramid import is_static, level_stride, pyramid_sizes
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
@@ -54,7 +60,7 @@ class AnchorGenerator:
             image_size: (height, width) of the image.
 
         Returns:
-            (A, 4) float32 NumPy array, xyxy pixels.
+            (A, 4) float32 array or tensor, xyxy pixels.
 
         Raises:
             ValueError: If a level is missing or has not the size its name says.
@@ -66,14 +72,15 @@ class AnchorGenerator:
         boxes = []
         for level, size in zip(self.levels, self.sizes, strict=True):
             stride = level_stride(level)
-            expected = tuple(math.ceil(side / stride) for side in image_size)
-            if _level_size(level_sizes, level) != expected:
+            found = _level_size(level_sizes, level)
+            expected = pyramid_sizes((level,), image_size)[level]
+            if is_static(image_size) and found != expected:
                 raise ValueError(
                     f"Level {level} of an image of {tuple(image_size)} is {expected}. "
-                    f"Received: {level_sizes[level]}"
+                    f"Received: {found}"
                 )
-            boxes.append(_boxes_on_grid(expected, (stride, stride), size * shapes))
-        return np.concatenate(boxes)
+            boxes.append(_boxes_on_grid(found, (stride, stride), size * shapes))
+        return _concatenate(boxes)
 
     def get_config(self):
         """The constructor's arguments."""
@@ -139,18 +146,21 @@ class DefaultBoxes:
 
     def __call__(self, level_sizes: Mapping[str, tuple[int, int]], image_size):
         """The default boxes of a pyramid; see `AnchorGenerator.__call__`."""
-        image_size = tuple(image_size)
-        scale = math.sqrt(image_size[0] * image_size[1]) / self.image_size
-        own_size = image_size == (self.image_size, self.image_size)
+        numpy = is_static(image_size)
+        height, width = (x if numpy else ops.cast(x, "float32") for x in image_size)
+        root = math.sqrt if numpy else ops.sqrt
+        scale = root(height * width) / self.image_size
         boxes = []
         for i, level in enumerate(self.levels):
             size = _level_size(level_sizes, level)
-            if own_size and self.steps is not None:
-                step = (self.steps[i], self.steps[i])
-            else:
-                step = (image_size[0] / size[0], image_size[1] / size[1])
+            rows, columns = (x if numpy else ops.cast(x, "float32") for x in size)
+            step = (height / rows, width / columns)
+            if self.steps is not None:
+                own_size = (height == self.image_size) & (width == self.image_size)
+                where = np.where if numpy else ops.where
+                step = tuple(where(own_size, self.steps[i], even) for even in step)
             boxes.append(_boxes_on_grid(size, step, scale * self._shapes(i)))
-        return np.concatenate(boxes)
+        return _concatenate(boxes)
 
     def _shapes(self, i):
         """(boxes at one place, 2) widths and heights."""
@@ -185,24 +195,16 @@ def anchor_points(level_sizes: Mapping[str, tuple[int, int]]):
         level_sizes: Level -> (height, width); the levels are taken from fine to coarse.
 
     Returns:
-        ((A, 2) xy centres in pixels, (A,) strides), float32 NumPy arrays.
+        ((A, 2) xy centres in pixels, (A,) strides), float32 arrays or tensors.
     """
     points, strides = [], []
     for level in sorted(level_sizes, key=level_stride):
         stride = level_stride(level)
         centres = _centres(level_sizes[level], (stride, stride))
         points.append(centres)
-        strides.append(np.full(len(centres), stride))
-    return np.concatenate(points).astype("float32"), np.concatenate(strides).astype(
-        "float32"
-    )
-
-
-def level_stride(level: str) -> int:
-    """How many times smaller than the image a level is, by its name: 8 for "P3"."""
-    if not (level[:1] == "P" and level[1:].isdecimal()):
-        raise ValueError(f"A level is called 'P3', 'P4' ... Received: {level!r}")
-    return 2 ** int(level[1:])
+        # Of the centres' kind and number.
+        strides.append(0 * centres[:, 0] + stride)
+    return _concatenate(points), _concatenate(strides)
 
 
 def _check_levels(levels):
@@ -232,15 +234,32 @@ def _level_size(level_sizes, level):
 
 def _centres(size, step):
     """(height * width, 2) xy, row by row."""
-    y, x = ((np.arange(n) + 0.5) * s for n, s in zip(size, step, strict=True))
-    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    if is_static(size):
+        y, x = ((np.arange(n) + 0.5) * s for n, s in zip(size, step, strict=True))
+        return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    y, x = (
+        (ops.cast(ops.arange(n, dtype="int32"), "float32") + 0.5) * s
+        for n, s in zip(size, step, strict=True)
+    )
+    return ops.reshape(ops.stack(ops.meshgrid(x, y), axis=-1), (-1, 2))
 
 
 def _boxes_on_grid(size, step, shapes):
-    """(height * width * N, 4) float32 of (N, 2) widths and heights at every place."""
+    """(height * width * N, 4) of (N, 2) widths and heights at every place."""
     centres = _centres(size, step)[:, None]
+    if not is_static(size):
+        half = ops.cast(shapes, "float32") / 2
+        boxes = ops.concatenate([centres - half, centres + half], axis=-1)
+        return ops.reshape(boxes, (-1, 4))
     boxes = np.concatenate([centres - shapes / 2, centres + shapes / 2], axis=-1)
-    return boxes.reshape(-1, 4).astype("float32")
+    return boxes.reshape(-1, 4)
+
+
+def _concatenate(parts: list):
+    """(A, ...) float32 of what all levels have, an array or a tensor as they are."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts).astype("float32")
+    return ops.concatenate(parts)
 
 
 # Lin et al. 2017 (RetinaNet), section 4: nine anchors a place.

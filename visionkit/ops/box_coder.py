@@ -8,13 +8,15 @@ import math
 import keras
 from keras import ops
 
+from visionkit.ops.options import Options
+
 _LARGEST_LOG = math.log(1000 / 16)  # Faster R-CNN's limit before exp
 _SMALLEST_SIDE = 1e-3  # pixels; the log of a side of 0 must be finite
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
 @dataclasses.dataclass(frozen=True)
-class BoxCoder:
+class BoxCoder(Options):
     """Deltas (dx, dy, dw, dh) from anchors (Girshick et al. 2014, appendix C).
 
     dx = weight * (centre of the box - centre of the anchor) / width of the anchor,
@@ -66,15 +68,6 @@ class BoxCoder:
         half_h = ops.exp(ops.minimum(dh, _LARGEST_LOG)) * anchor_height / 2
         edges = (cx - half_w, cy - half_h, cx + half_w, cy + half_h)
         return ops.stack(edges, axis=-1)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {"weights": list(self.weights)}
-
-    @classmethod
-    def from_config(cls, config):
-        """The coder of `get_config`."""
-        return cls(**config)
 
 
 def boxes_to_distances(points, boxes):

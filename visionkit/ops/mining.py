@@ -24,7 +24,7 @@ def hardest_negatives(losses, positive, negative, ratio: float = 3.0):
     losses = ops.stop_gradient(ops.cast(losses, "float32"))
     candidates = ops.where(negative, losses, -float("inf"))
     # Unlike an argsort, top_k keeps the order of equal values on every backend.
-    _, order = ops.top_k(candidates, k=candidates.shape[-1])
+    _, order = ops.top_k(candidates, k=ops.shape(candidates)[-1])
     rank = ops.argsort(order, axis=-1)
     positives = ops.sum(ops.cast(positive, "float32"), axis=-1, keepdims=True)
     hardest = ops.cast(rank, "float32") < ratio * positives

@@ -15,11 +15,12 @@ from keras import ops
 
 from visionkit.ops.boxes import iou, iou_matrix
 from visionkit.ops.gather import gather_rows
+from visionkit.ops.options import Options
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
 @dataclasses.dataclass(frozen=True)
-class NMS:
+class NMS(Options):
     """Detections out of many scored boxes, class by class.
 
     Equal scores are taken in the order of the boxes, then of the classes.
@@ -122,15 +123,6 @@ class NMS:
             rows = rows * num_classes + labels
         return gather_rows(boxes, rows), best, labels
 
-    def get_config(self):
-        """The constructor's arguments."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """The NMS of `get_config`."""
-        return cls(**config)
-
 
 def suppress(boxes, scores, iou_threshold: float, max_output: int):
     """The boxes that are left, best first, without classes: for proposals.
@@ -180,14 +172,14 @@ def top_rows(scores, limit: int):
     """The rows of the largest scores, ascending: of (B, N) scores (B, limit) int32.
 
     In the order of the rows and not of the scores, so that a later sort still takes
-    equal scores in the order of the rows.
+    equal scores in the order of the rows. N is static, or at least `limit`.
     """
     return ops.sort(_sort(scores, limit)[1], axis=1)
 
 
 def _sort(scores, limit):
     """The best scores and their rows, best first; of equal ones the first row first."""
-    scores, rows = ops.top_k(scores, min(limit, scores.shape[1]))
+    scores, rows = ops.top_k(scores, min(limit, scores.shape[1] or limit))
     return scores, ops.cast(rows, "int32")
 
 

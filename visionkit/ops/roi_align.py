@@ -10,6 +10,8 @@ read the border.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from keras import ops
 
@@ -36,9 +38,9 @@ def roi_align(features, boxes, stride, output_size, sampling_ratio: int = 2):
         (B, N, rows, columns, C), of the features' type. A box without area reads one
         point or line over and over.
     """
-    height, width, channels = features.shape[1:]
+    height, width, channels = ops.shape(features)[1:]
     maps = ops.reshape(features, (-1, channels))
-    tables = [np.array([value]) for value in (0, height, width, stride)]
+    tables = [[value] for value in (0, height, width, stride)]
     level = ops.zeros(boxes.shape[1:2], "int32")
     size = height * width
     return _align(maps, size, tables, level, boxes, output_size, sampling_ratio)
@@ -61,17 +63,18 @@ def multilevel_roi_align(pyramid, boxes, output_size, sampling_ratio: int = 2):
     """
     names = sorted(pyramid, key=lambda name: int(name[1:]))
     numbers = [int(name[1:]) for name in names]
-    sizes = np.array([pyramid[name].shape[1:3] for name in names])
-    areas = sizes.prod(axis=1)
+    sizes = [ops.shape(pyramid[name])[1:3] for name in names]
+    heights, widths = zip(*sizes, strict=True)
+    areas = [height * width for height, width in zip(heights, widths, strict=True)]
+    *first, size = itertools.accumulate(areas, initial=0)
     channels = pyramid[names[0]].shape[-1]
     rows = [
-        ops.reshape(pyramid[name], (-1, int(area), channels))
+        ops.reshape(pyramid[name], (-1, area, channels))
         for name, area in zip(names, areas, strict=True)
     ]
     maps = ops.reshape(ops.concatenate(rows, axis=1), (-1, channels))
-    tables = [np.cumsum(areas) - areas, *sizes.T, 2.0 ** np.array(numbers)]
+    tables = [first, heights, widths, [2**number for number in numbers]]
     level = level_of_boxes(boxes, numbers[0], numbers[-1]) - numbers[0]
-    size = int(areas.sum())
     return _align(maps, size, tables, level, boxes, output_size, sampling_ratio)
 
 
@@ -102,7 +105,8 @@ def _align(maps, size: int, tables, level, boxes, output_size, sampling_ratio: i
     Args:
         maps: (B * size, C): for each image its maps, one after the other.
         size: Cells of all maps of an image.
-        tables: Of each map: first cell, height, width, stride.
+        tables: Of each map: first cell, height, width, stride; integers, or scalar
+            tensors.
         level: Index of the map of each box, broadcasting with (B, N).
         boxes: (B, N, 4).
         output_size: int or (rows, columns).
@@ -111,7 +115,8 @@ def _align(maps, size: int, tables, level, boxes, output_size, sampling_ratio: i
     rows, columns = np.broadcast_to(output_size, (2,)).tolist()
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     first, height, width = (
-        ops.take(ops.convert_to_tensor(table, "int32"), level) for table in tables[:3]
+        ops.take(ops.stack([ops.cast(x, "int32") for x in table]), level)
+        for table in tables[:3]
     )
     stride = ops.take(ops.convert_to_tensor(tables[3], "float32"), level)
     boxes = boxes / stride[..., None] - 0.5

@@ -37,7 +37,7 @@ def sample_balanced(
     Args:
         positive: (B, A) bool.
         negative: (B, A) bool, nowhere together with `positive`.
-        num_samples: S, the number of draws per image; at most A.
+        num_samples: S, the number of draws per image; at most A, where A is static.
         positive_fraction: Largest share of positives, 0 < f <= 1.
         seed: An integer or a `keras.random.SeedGenerator`.
 
@@ -47,14 +47,13 @@ def sample_balanced(
     Raises:
         ValueError: An argument is out of range.
     """
-    num_rows = positive.shape[1]
     if num_samples < 1 or not 0.0 < positive_fraction <= 1.0:
         raise ValueError(
             "`num_samples` must be at least 1 and `positive_fraction` in (0, 1]. "
             f"Received: num_samples={num_samples}, "
             f"positive_fraction={positive_fraction}"
         )
-    num_samples = min(num_samples, num_rows)
+    num_samples = min(num_samples, positive.shape[1] or num_samples)
     num_positives = max(1, round(num_samples * positive_fraction))
     # The second draw is as random as the first: no row takes part in both.
     noise = uniform_noise(ops.shape(positive), seed)
@@ -103,6 +102,11 @@ def _word(value: int):
 
 def _draw(candidates, noise, count: int):
     """`count` random rows, candidates first, and (B, 1) how many of them are."""
-    _, rows = ops.top_k(ops.where(candidates, noise, -1.0), count)
+    noise = ops.where(candidates, noise, -1.0)
+    num_rows = ops.shape(noise)[1]
+    if noise.shape[1] is None:  # any number: so that there are enough
+        noise = ops.pad(noise, ((0, 0), (0, count)), constant_values=-1.0)
+    _, rows = ops.top_k(noise, count)
     found = ops.sum(ops.cast(candidates, "int32"), axis=1, keepdims=True)
-    return ops.cast(rows, "int32"), ops.minimum(found, count)
+    rows = ops.minimum(ops.cast(rows, "int32"), num_rows - 1)
+    return rows, ops.minimum(found, count)

@@ -69,8 +69,8 @@ def assign_task_aligned(
     labels = ops.pad(labels, [[0, 0], [0, missing]], constant_values=-1)
     true_boxes = ops.cast(true_boxes, "float32")
     true_boxes = ops.pad(true_boxes, [[0, 0], [0, missing], [0, 0]])
-    locations = int(boxes.shape[1])
-    top_k = min(top_k, locations)
+    locations = ops.shape(boxes)[1]
+    top_k = min(top_k, boxes.shape[1] or top_k)
 
     predicted = [x[:, None, :] for x in _measures(boxes)]  # each (B, 1, A)
     x, y = (ops.convert_to_tensor(points[:, i], "float32") for i in (0, 1))

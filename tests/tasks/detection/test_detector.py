@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from dense_cases import drawn_batch
+from tiny_detectors import DETECTORS
 
 import visionkit as vk
-from visionkit.tasks.detection.detector import select_levels, static_size
+from visionkit.tasks.task import select_levels
 
 SIZE = (64, 96)
 
@@ -68,9 +70,25 @@ def test_losses_change_by_name_alone(ssd):
         model.compile("sgd", metrics=["accuracy"])
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_label_that_is_no_class_makes_all_losses_nan(name):
+    """And so the gradients: a training that watches its loss stops."""
+    model = DETECTORS[name](SIZE)
+    images, target = drawn_batch()
+    model.compile(keras.optimizers.SGD(1e-3))
+    logs = model.test_on_batch(images, target, return_dict=True)
+    assert np.isfinite(list(logs.values())).all()
+    for label in (2, 7, -2):
+        wrong = target["labels"].copy()
+        wrong[0, 0] = label
+        wrong = {**target, "labels": wrong}
+        logs = model.test_on_batch(images, wrong, return_dict=True)
+        assert np.isnan(list(logs.values())).all(), logs
+    model.train_on_batch(images, wrong)
+    assert np.isnan(keras.ops.convert_to_numpy(model.trainable_variables[0])).all()
+
+
 def test_backbones_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="one image size"):
-        static_size(vk.build_backbone("mobilenet_v2_035"))
     with pytest.raises(ValueError, match="lacks P6"):
         select_levels({"P3": 0, "P4": 0}, ("P3", "P6"))
 

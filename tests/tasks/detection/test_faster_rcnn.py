@@ -287,5 +287,3 @@ def test_components_are_options_or_objects(tmp_path):
     np.testing.assert_array_equal(again.anchor_boxes, model.anchor_boxes)
     with pytest.raises(TypeError, match="num_proposal"):
         build(rpn={"num_proposal": 7})
-    with pytest.raises(ValueError, match="one image size"):
-        FasterRCNN(build_backbone("resnet18"), 2)

@@ -9,6 +9,7 @@ from visionkit.ops.box_coder import BoxCoder
 from visionkit.tasks.detection.proposals import Proposals, RPNOptions, rpn_terms
 
 IMAGE_SIZE = (60, 100)
+IMAGES = np.zeros((2, *IMAGE_SIZE, 3), "float32")  # for their size alone
 COUNTS = (40, 12, 3)
 
 
@@ -60,8 +61,8 @@ def test_proposals_equal_a_loop(anchors, num, training):
     options = RPNOptions(
         num_proposals=num, pre_nms=10, training_pre_nms=20, iou_threshold=0.4
     )
-    layer = Proposals(anchors, COUNTS, IMAGE_SIZE, options)
-    result, scores = map(numpy, layer(logits, deltas, training=training))
+    layer = Proposals(lambda size: (anchors, COUNTS), options)
+    result, scores = map(numpy, layer(logits, deltas, IMAGES, training=training))
     assert scores.shape == (2, num) and (np.diff(scores) <= 0).all()
     np.testing.assert_array_equal(scores > 0, result[..., 2] > result[..., 0])
     assert result.shape == (2, num, 4)
@@ -80,8 +81,8 @@ def test_proposals_equal_a_loop(anchors, num, training):
 def test_no_proposal_is_left_of_deltas_that_are_no_numbers(anchors):
     options = RPNOptions(num_proposals=8)
     deltas = np.full((1, len(anchors), 4), np.nan, "float32")
-    layer = Proposals(anchors, COUNTS, IMAGE_SIZE, options)
-    result, _ = layer(deltas[..., :1], deltas)
+    layer = Proposals(lambda size: (anchors, COUNTS), options)
+    result, _ = layer(deltas[..., :1], deltas, IMAGES)
     np.testing.assert_array_equal(result, np.zeros((1, 8, 4)))
 
 

@@ -130,11 +130,6 @@ def test_wrong_options_name_themselves(options, message):
         RetinaNet(tiny_backbone(), **{"num_classes": 2, **options})
 
 
-def test_a_backbone_of_any_size_is_refused():
-    with pytest.raises(ValueError, match="built for one image size"):
-        RetinaNet(tiny_backbone((None, None)), 2)
-
-
 def test_level_sizes_follow_the_image():
     assert SIZE[0] != SIZE[1]
     model = RetinaNet(tiny_backbone((75, 101)), 2, **SMALL)

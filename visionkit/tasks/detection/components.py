@@ -1,8 +1,11 @@
-"""Components of a detector as its constructor takes them."""
+"""Components of a detector as its constructor takes them, and its levels."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+
+from visionkit.ops.pyramid import is_static, pyramid_sizes
 
 
 def resolve(component, make_default: Callable):
@@ -24,6 +27,25 @@ def resolve(component, make_default: Callable):
     return type(default).from_config({**default.get_config(), **component})
 
 
-def level_sizes(pyramid: dict) -> dict[str, tuple[int, int]]:
-    """Level -> (height, width) of its feature map."""
-    return {level: tuple(x.shape[1:3]) for level, x in pyramid.items()}
+def level_sizes(pyramid: dict, image_size) -> dict[str, tuple]:
+    """Level -> (height, width) of its feature map.
+
+    Args:
+        pyramid: Level -> (B, h, w, C). Where h and w are static the sizes are these.
+        image_size: (height, width), integers or scalar tensors.
+    """
+    sizes = {level: tuple(x.shape[1:3]) for level, x in pyramid.items()}
+    if all(map(is_static, sizes.values())):
+        return sizes
+    return pyramid_sizes(sizes, image_size)
+
+
+def per_size(make: Callable) -> Callable:
+    """A function of (height, width) that is asked once for each size that is known.
+
+    Args:
+        make: The function. Scalar tensors are handed on to it every time, for what it
+            returns belongs to the graph they are of.
+    """
+    known = functools.lru_cache(maxsize=64)(make)
+    return lambda size: known(tuple(size)) if is_static(size) else make(size)

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import math
 import warnings
 
 import keras
+from keras import ops
 
-from visionkit.ops.nms import NMS
 from visionkit.tasks.scoring import DetectionScorer, batches_of
-from visionkit.tasks.task import VisionTask, check_class_names
+from visionkit.tasks.task import VisionTask, default_preprocessing
+from visionkit.types import PADDING_LABEL
 
 
 class Detector(VisionTask):
     """A `VisionTask` from images to boxes.
 
-    Input: images (B, h, w, C), any number type, RGB 0..255, at one size; normalisation
-    is the backbone's first layer. Truth: {"boxes": (B, M, 4) float32 xyxy pixels of the
-    input, "labels": (B, M) int32, -1 in padded rows}.
+    Input: images (B, h, w, C), any number type, RGB 0..255; normalisation is the
+    backbone's first layer. Truth: {"boxes": (B, M, 4) float32 xyxy pixels of the
+    input, "labels": (B, M) int32, -1 in padded rows}; any other label that is no class
+    makes every loss NaN.
+    On a backbone of static size all images have that size. On one of dynamic size
+    (TensorFlow backend) each batch that trains may have its own; answers are given, and
+    so scores are taken, at `preprocessing.image_size`.
     `model(x)`: a dict of raw float32 outputs. `model.predict(x)`: {"boxes": (B, D, 4)
     float32 xyxy pixels of the input, "scores": (B, D) float32 in [0, 1], falling,
     "labels": (B, D) int32, "num_detections": (B,) int32}; padded rows have box 0, score
     0 and label -1.
 
-    A subclass builds its graph in the constructor and defines `default_losses`,
-    `compute_loss` and `_init_config`.
+    A subclass builds its graph in the constructor and defines `default_losses` and
+    `loss_terms`.
+
+    Args:
+        images: The graph's input.
+        outputs: Its raw outputs.
+        backbone: A `keras.Model`; where its size is dynamic, `answer_size` has been
+            asked whether there is one.
+        num_classes: Number of classes.
+        nms: `NMS` of `postprocess`.
+        preprocessing: `Preprocessing` for files; None for the subclass's
+            `default_resize` at the backbone's size.
+        components: The constructor's further arguments, for its config.
+        **kwargs: As for `VisionTask`.
 
     Attributes:
         num_classes: Number of classes.
@@ -38,20 +56,82 @@ class Detector(VisionTask):
     task = "detection"
     logged_scores = ("map", "map_50", "map_75")
     default_loss_weights: dict[str, float] | None = None
+    default_resize = "shortest_edge"
     num_proposals: int | None = None  # how many the input has beside the images
 
     def __init__(
-        self, images, outputs, *, num_classes: int, class_names=None, **kwargs
+        self,
+        images,
+        outputs,
+        *,
+        backbone: keras.Model,
+        num_classes: int,
+        nms,
+        preprocessing,
+        components: dict,
+        **kwargs,
     ):
-        class_names = check_class_names(num_classes, class_names, at_least=1)
-        super().__init__(images, outputs, class_names=class_names, **kwargs)
-        self.num_classes = num_classes
+        super().__init__(
+            images,
+            outputs,
+            backbone=backbone,
+            preprocessing=preprocessing
+            or default_preprocessing(backbone, self.default_resize),
+            **kwargs,
+        )
+        self.num_classes, self.nms = num_classes, nms
         self.truth = None
-        self._scorer = None
+        self._components, self._scorer = components, None
+
+    @functools.cached_property
+    def predictor(self) -> keras.Model:
+        """See `VisionTask`; its input has the size that is answered for."""
+        if None not in self.backbone.input.shape[1:3]:
+            return super().predictor
+        shape = (*self.preprocessing.image_size, self.backbone.input.shape[-1])
+        images = keras.Input(shape, name="images")
+        # `call`, and not the model as a layer, which would hold itself then.
+        answers = self.postprocess(self.call(images))
+        return keras.Model(images, answers, name=f"{self.name}_predictor")
+
+    def image_size(self, images) -> tuple:
+        """(height, width) of a batch: integers, or scalars where only it says them."""
+        size = tuple(self.backbone.input.shape[1:3])
+        return ops.shape(images)[1:3] if None in size else size
 
     def default_losses(self) -> dict:
         """Name of a raw output -> its published loss, with `reduction="sum"`."""
         raise NotImplementedError(f"{type(self).__name__} must define default_losses.")
+
+    def loss_terms(self, x, y: dict, y_pred: dict, training: bool) -> dict:
+        """What each loss reads.
+
+        Args:
+            x: The images, for their size.
+            y: "boxes" (B, M, 4) and "labels" (B, M) int32.
+            y_pred: The raw outputs.
+            training: Whether the weights are about to change.
+
+        Returns:
+            Name of a loss -> (truth, prediction, weights).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `loss_terms`.")
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The compiled losses of `loss_terms`; NaN where a label is no class."""
+        labels = ops.cast(y["labels"], "int32")
+        legal = (labels >= PADDING_LABEL) & (labels < self.num_classes)
+        y = {**y, "labels": ops.where(legal, labels, PADDING_LABEL)}
+        terms = self.loss_terms(x, y, y_pred, training)
+        y_true, y_pred, weights = (
+            {name: term[i] for name, term in terms.items()} for i in range(3)
+        )
+        # Taken for padding, such objects would be learnt as background in silence.
+        factor = ops.where(ops.all(legal), 1.0, math.nan)
+        weights = {name: factor * weight for name, weight in weights.items()}
+        return super().compute_loss(x, y_true, y_pred, weights, training=training)
 
     def compile(
         self, optimizer="adamw", loss=None, loss_weights=None, metrics=None, **kwargs
@@ -148,48 +228,37 @@ class Detector(VisionTask):
         self._scorer.reset()
         return self._scorer
 
+    def _init_config(self):
+        return {"num_classes": self.num_classes, **self._components}
 
-def resolve_nms(nms, default: NMS) -> NMS:
-    """The `NMS` that a constructor's argument means.
+
+def answer_size(backbone: keras.Model, preprocessing) -> tuple[int, int]:
+    """(height, width) of the images that a detector answers for.
 
     Args:
-        nms: An `NMS`, a dict of the options of `default` that change, or None.
-        default: The published one.
+        backbone: Its input says the size, unless it is dynamic.
+        preprocessing: `Preprocessing`, whose size it is then, or None.
 
     Raises:
-        TypeError: Unknown option.
+        ValueError: None of both says it; or the backbone is dynamic on another backend
+            than TensorFlow.
     """
-    if isinstance(nms, NMS):
-        return nms
-    return dataclasses.replace(default, **(nms or {}))
-
-
-def static_size(backbone: keras.Model) -> tuple[int, int]:
-    """(height, width) of the backbone's input.
-
-    Raises:
-        ValueError: It is dynamic; anchors need a size.
-    """
-    height, width = backbone.input.shape[1:3]
-    if height is None or width is None:
+    size = tuple(backbone.input.shape[1:3])
+    if None not in size:
+        return size
+    if keras.backend.backend() != "tensorflow":
+        # JAX cannot tell that a map, halved and doubled, has its size again.
         raise ValueError(
-            "A detector is built for one image size. Pass it to `build_backbone(name, "
-            f"(height, width))`. Received: a backbone of input {backbone.input.shape}"
+            "Only on the TensorFlow backend a detector is built on a backbone of "
+            "dynamic size. Pass the one image size to `build_backbone(name, (height, "
+            f"width))`. Received: a backbone of input {backbone.input.shape}"
         )
-    return height, width
-
-
-def select_levels(pyramid: dict, levels) -> dict:
-    """The levels that a neck reads, in order.
-
-    Raises:
-        ValueError: The backbone lacks one.
-    """
-    missing = [level for level in levels if level not in pyramid]
-    if missing:
+    if preprocessing is None:
         raise ValueError(
-            f"The detector reads the levels {', '.join(levels)}; the backbone has "
-            f"{', '.join(sorted(pyramid))} and lacks {', '.join(missing)}. Take "
-            "another backbone of the table."
+            "A detector answers for images of one image size. Pass it to "
+            "`build_backbone(name, (height, width))`; or, to train on several sizes, "
+            "pass `preprocessing=Preprocessing((height, width), ...)` with the size to "
+            f"evaluate and to predict at. Received: a backbone of input "
+            f"{backbone.input.shape} and no preprocessing"
         )
-    return {level: pyramid[level] for level in levels}
+    return preprocessing.image_size

@@ -6,10 +6,9 @@ import keras
 
 from visionkit.necks.fpn import FPN
 from visionkit.tasks.detection.components import resolve
-from visionkit.tasks.detection.detector import select_levels, static_size
 from visionkit.tasks.detection.faster_rcnn import RCNN_LEVELS
 from visionkit.tasks.detection.rcnn import RCNN
-from visionkit.tasks.task import check_levels
+from visionkit.tasks.task import check_levels, select_levels
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
@@ -52,8 +51,9 @@ class FastRCNN(RCNN):
         name: str = "fast_rcnn",
         **kwargs,
     ):
-        components = {"neck": neck, "roi": roi, "nms": nms}
-        static_size(backbone)
+        components = {"num_proposals": num_proposals}
+        components |= {"neck": neck, "roi": roi, "nms": nms}
+        _check_size(backbone)
         neck = resolve(neck, lambda: FPN(RCNN_LEVELS, num_coarse=0, name="neck"))
         images = keras.Input(backbone.input.shape[1:], name="images")
         proposals = keras.Input((num_proposals, 4), name="proposals", dtype="float32")
@@ -65,21 +65,25 @@ class FastRCNN(RCNN):
             {level: pyramid[level] for level in neck.levels},
             proposals,
             {},
+            image_size=tuple(backbone.input.shape[1:3]),
             backbone=backbone,
             num_classes=num_classes,
             roi=roi,
             nms=nms,
             preprocessing=preprocessing,
             class_names=class_names,
+            components=components,
             name=name,
             **kwargs,
         )
         self.neck, self.num_proposals = neck, num_proposals
-        self._components = components
 
-    def _init_config(self):
-        return {
-            "num_classes": self.num_classes,
-            "num_proposals": self.num_proposals,
-            **self._components,
-        }
+
+def _check_size(backbone: keras.Model) -> None:
+    """Refuse a backbone of dynamic size: given proposals fit one size of an image."""
+    if None in backbone.input.shape[1:3]:
+        raise ValueError(
+            "Fast R-CNN is built for one image size, that of its proposals. Pass it to "
+            "`build_backbone(name, (height, width))`. Received: a backbone of input "
+            f"{backbone.input.shape}"
+        )

@@ -8,16 +8,16 @@ from visionkit.heads.dense import DenseHead
 from visionkit.losses.boxes import SmoothL1
 from visionkit.necks.fpn import FPN
 from visionkit.ops.anchors import RPN_ANCHORS
-from visionkit.tasks.detection.components import level_sizes, resolve
-from visionkit.tasks.detection.detector import select_levels, static_size
+from visionkit.tasks.detection.components import level_sizes, per_size, resolve
+from visionkit.tasks.detection.detector import answer_size
 from visionkit.tasks.detection.proposals import (
     Proposals,
     RPNOptions,
-    count_anchors,
+    anchors_by_level,
     rpn_terms,
 )
 from visionkit.tasks.detection.rcnn import RCNN
-from visionkit.tasks.task import check_levels
+from visionkit.tasks.task import check_levels, select_levels
 
 RCNN_LEVELS = ("P2", "P3", "P4", "P5")
 
@@ -27,7 +27,7 @@ class FasterRCNN(RCNN):
     """Backbone -> feature pyramid -> RPN -> proposals -> box head, one network.
 
         backbone = vk.build_backbone(
-            "resnet50", (640, 640), weights="imagenet", freeze=("P1", "P2")
+            "resnet50", (640, 640), weights="imagenet", freeze=("P1", "P2", "norm")
         )
         model = vk.FasterRCNN(backbone, num_classes=80)
 
@@ -37,15 +37,16 @@ class FasterRCNN(RCNN):
     passes through the proposals.
 
     The published networks keep all batch normalisation of the backbone as ImageNet left
-    it, since two images per device say little about statistics. `freeze` does so for
-    the stages it names, and `trainable = False` for any further layer; nothing is
-    frozen by default, for a backbone that starts at random needs its statistics.
+    it, since two images per device say little about statistics: "norm" in `freeze` does
+    so. Nothing is frozen by default, for a backbone that starts at random needs its
+    statistics.
 
     `model(x)` beside what `RCNN` says: {"rpn_classes": (B, A, 1) objectness logits,
     "rpn_boxes": (B, A, 4) deltas, "proposal_scores": (B, N) objectness in [0, 1]}.
 
     Args:
-        backbone: A `keras.Model` with the levels that the neck reads, of a static size.
+        backbone: A `keras.Model` with the levels that the neck reads; for its size see
+            `Detector`.
         num_classes: Number of classes.
         neck: An `FPN` with all levels of the anchors, or a dict of options of the
             default one: `{"channels": 64}`. The box head reads its `levels`.
@@ -74,20 +75,17 @@ class FasterRCNN(RCNN):
         name: str = "faster_rcnn",
         **kwargs,
     ):
+        image_size = answer_size(backbone, preprocessing)
         components = {"neck": neck, "anchors": anchors, "rpn": rpn}
         components |= {"roi": roi, "nms": nms}
-        neck = resolve(
-            neck, lambda: FPN(RCNN_LEVELS, num_coarse=1, coarse="pool", name="neck")
-        )
+        neck = resolve(neck, _default_neck)
         anchors = resolve(anchors, lambda: RPN_ANCHORS)
         rpn = resolve(rpn, RPNOptions)
 
-        image_size = static_size(backbone)
         images = keras.Input(backbone.input.shape[1:], name="images")
         levels = backbone(images)
         check_levels(levels)
         pyramid = neck(select_levels(levels, neck.levels))
-        boxes = anchors(level_sizes(pyramid), image_size)
         objects = DenseHead(
             1,
             anchors.num_anchors,
@@ -97,26 +95,31 @@ class FasterRCNN(RCNN):
             kernel_size=1,
             name="rpn_head",
         )(pyramid)
-        counts = count_anchors(anchors, level_sizes(pyramid))
-        propose = Proposals(boxes, counts, image_size, rpn, name="proposals")
-        proposals, scores = propose(objects["classes"], objects["boxes"])
+        anchors_at = per_size(
+            lambda size: anchors_by_level(anchors, level_sizes(pyramid, size), size)
+        )
+        propose = Proposals(anchors_at, rpn, name="proposals")
+        proposals, scores = propose(objects["classes"], objects["boxes"], images)
         outputs = {f"rpn_{output}": value for output, value in objects.items()}
         super().__init__(
             images,
             {level: pyramid[level] for level in neck.levels},
             proposals,
             {**outputs, "proposal_scores": scores},
+            image_size=image_size,
             backbone=backbone,
             num_classes=num_classes,
             roi=roi,
             nms=nms,
             preprocessing=preprocessing,
             class_names=class_names,
+            components=components,
             name=name,
             **kwargs,
         )
-        self.neck, self.rpn, self.anchor_boxes = neck, rpn, boxes
-        self._components = components
+        self.neck, self.rpn = neck, rpn
+        self.anchor_boxes, _ = anchors_at(image_size)
+        self._anchors_at = anchors_at
 
     def default_losses(self):
         """Those of the RPN and of the box head."""
@@ -128,13 +131,13 @@ class FasterRCNN(RCNN):
             **super().default_losses(),
         }
 
-    def loss_terms(self, y, y_pred, training):
+    def loss_terms(self, x, y, y_pred, training):
         """Those of the RPN and of the box head; see `RCNN`."""
         seed = self.seed_generator if training else 0
-        first = rpn_terms(
-            self.anchor_boxes, y_pred, y["boxes"], y["labels"], self.rpn, seed
-        )
-        return {**first, **super().loss_terms(y, y_pred, training)}
+        anchors, _ = self._anchors_at(self.image_size(x))
+        first = rpn_terms(anchors, y_pred, y["boxes"], y["labels"], self.rpn, seed)
+        return {**first, **super().loss_terms(x, y, y_pred, training)}
 
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._components}
+
+def _default_neck() -> FPN:
+    return FPN(RCNN_LEVELS, num_coarse=1, coarse="pool", name="neck")

@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
 from visionkit.ops.box_coder import BoxCoder
@@ -14,13 +13,14 @@ from visionkit.ops.boxes import box_area, clip_boxes
 from visionkit.ops.gather import gather_rows
 from visionkit.ops.matching import Match, match_by_iou
 from visionkit.ops.nms import suppress, top_rows
+from visionkit.ops.options import Options
 from visionkit.ops.sampling import sample_balanced
 from visionkit.ops.targets import anchor_targets
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
 @dataclasses.dataclass(frozen=True)
-class RPNOptions:
+class RPNOptions(Options):
     """Numbers of the region proposal network; defaults as published with an FPN.
 
     Args:
@@ -49,15 +49,6 @@ class RPNOptions:
         counts = ("num_proposals", "pre_nms", "training_pre_nms", "num_samples")
         check_options(self, counts)
 
-    def get_config(self):
-        """The constructor's arguments."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """The options of `get_config`."""
-        return cls(**config)
-
 
 def check_options(options, counts) -> None:
     """Refuse counts below 1, and shares or IoUs that are not in 0..1.
@@ -75,17 +66,22 @@ def check_options(options, counts) -> None:
             )
 
 
-def count_anchors(anchors, level_sizes: dict) -> list[int]:
-    """Anchors of each level in order.
+def anchors_by_level(anchors, level_sizes: dict, image_size):
+    """The anchors of an RPN, and how many each level has.
 
     Args:
         anchors: An `AnchorGenerator`.
         level_sizes: Level -> (height, width) of its features.
+        image_size: (height, width).
+
+    Returns:
+        ((A, 4) float32 xyxy, level after level; the number of each in order).
     """
-    return [
+    counts = [
         math.prod(level_sizes[level]) * count
         for level, count in anchors.num_anchors.items()
     ]
+    return anchors(level_sizes, image_size), counts
 
 
 class Proposals(keras.layers.Layer):
@@ -94,6 +90,7 @@ class Proposals(keras.layers.Layer):
     Call arguments:
         classes: (B, A, 1) objectness logits.
         boxes: (B, A, 4) deltas.
+        images: (B, h, w, C), for their size.
         training: Decides how many take part.
 
     Returns:
@@ -102,31 +99,26 @@ class Proposals(keras.layers.Layer):
         fewer. No gradient passes.
 
     Args:
-        anchors: (A, 4) NumPy array, level after level.
-        level_counts: Anchors of each level.
-        image_size: (height, width) of the model's input.
+        anchors_at: (height, width) of the images -> what `anchors_by_level` returns.
         options: `RPNOptions`.
     """
 
-    def __init__(self, anchors, level_counts, image_size, options, **kwargs):
+    def __init__(self, anchors_at, options, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.anchors, self.level_counts = anchors, tuple(level_counts)
-        self.image_size, self.options = image_size, options
+        self.anchors_at, self.options = anchors_at, options
         self.coder = BoxCoder()
 
-    def call(self, classes, boxes, training=None):
+    def call(self, classes, boxes, images, training=None):
         """The proposals; see the class."""
         classes, boxes = ops.stop_gradient(classes), ops.stop_gradient(boxes)
-        ends = np.cumsum(self.level_counts).tolist()
-        levels = [
-            self._best_of_level(
-                classes[:, end - count : end, 0],
-                boxes[:, end - count : end],
-                self.anchors[end - count : end],
-                training,
-            )
-            for count, end in zip(self.level_counts, ends, strict=True)
-        ]
+        image_size = ops.shape(images)[1:3]
+        anchors, counts = self.anchors_at(image_size)
+        levels, start = [], 0
+        for count in counts:
+            rows = slice(start, start + count)
+            level = (classes[:, rows, 0], boxes[:, rows], anchors[rows])
+            levels.append(self._best_of_level(*level, image_size, training))
+            start = start + count
         boxes = ops.concatenate([boxes for boxes, _ in levels], axis=1)
         scores = ops.concatenate([scores for _, scores in levels], axis=1)
         missing = max(0, self.options.num_proposals - boxes.shape[1])
@@ -134,17 +126,28 @@ class Proposals(keras.layers.Layer):
         boxes = ops.pad(gather_rows(boxes, best), ((0, 0), (0, missing), (0, 0)))
         return boxes, ops.pad(ops.sigmoid(scores), ((0, 0), (0, missing)))
 
-    def _best_of_level(self, logits, deltas, anchors, training):
+    def compute_output_shape(self, classes_shape, *_):
+        """The shapes of boxes and scores."""
+        batch, count = classes_shape[0], self.options.num_proposals
+        return (batch, count, 4), (batch, count)
+
+    def _best_of_level(self, logits, deltas, anchors, image_size, training):
         """(B, n, 4) boxes and (B, n) logits; zeros and -inf where there are fewer."""
         options = self.options
         limit = options.training_pre_nms if training else options.pre_nms
+        anchors = ops.convert_to_tensor(anchors)
+        if logits.shape[1] is None:  # a level of any size: so that there are enough
+            logits = ops.pad(logits, ((0, 0), (0, limit)), constant_values=-math.inf)
+            deltas = ops.pad(deltas, ((0, 0), (0, limit), (0, 0)))
+            anchors = ops.pad(anchors, ((0, limit), (0, 0)))
         rows = top_rows(logits, limit)
-        anchors = ops.take(ops.convert_to_tensor(anchors), rows, axis=0)
-        boxes = self.coder.decode(gather_rows(deltas, rows), anchors)
-        boxes = clip_boxes(boxes, self.image_size)
+        boxes = self.coder.decode(
+            gather_rows(deltas, rows), ops.take(anchors, rows, axis=0)
+        )
+        boxes = clip_boxes(boxes, image_size)
         scores = gather_rows(logits, rows)
         # Beside the image nothing is left; of what is no number neither.
-        present = box_area(boxes) > 0
+        present = ops.logical_and(box_area(boxes) > 0, scores > -math.inf)
         boxes = ops.where(present[..., None], boxes, 0.0)
         scores = ops.where(present, scores, -math.inf)
         count = min(options.num_proposals, rows.shape[1])

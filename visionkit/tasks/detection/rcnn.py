@@ -9,7 +9,7 @@ from visionkit.losses.boxes import SmoothL1
 from visionkit.ops.box_coder import BoxCoder
 from visionkit.ops.nms import NMS
 from visionkit.tasks.detection.components import resolve
-from visionkit.tasks.detection.detector import Detector, resolve_nms, static_size
+from visionkit.tasks.detection.detector import Detector
 from visionkit.tasks.detection.rois import (
     RoiDetections,
     RoiOptions,
@@ -17,7 +17,7 @@ from visionkit.tasks.detection.rois import (
     box_terms,
     sample_rois,
 )
-from visionkit.tasks.task import default_preprocessing
+from visionkit.tasks.task import check_class_names
 
 RCNN_NMS = NMS(
     score_threshold=0.05, iou_threshold=0.5, max_detections=100, pre_nms=1000
@@ -47,11 +47,11 @@ class RCNN(Detector):
         pyramid: {"P2": (B, h, w, C), ...}, all that the heads read.
         proposals: (B, N, 4) xyxy.
         outputs: Further raw outputs.
-        backbone: A `keras.Model` of static size.
+        image_size: (height, width) that is answered for.
         num_classes: Number of classes.
         roi: `RoiOptions`, a dict of its options, or None.
         nms: `NMS`, a dict of its options, or None.
-        preprocessing: `Preprocessing` for files; default "shortest_edge".
+        class_names: Names in label order, or None.
         **kwargs: As for `Detector`.
     """
 
@@ -62,15 +62,16 @@ class RCNN(Detector):
         proposals,
         outputs: dict,
         *,
-        backbone: keras.Model,
+        image_size: tuple[int, int],
         num_classes: int,
         roi,
         nms,
-        preprocessing,
+        class_names,
         **kwargs,
     ):
+        class_names = check_class_names(num_classes, class_names, at_least=1)
         roi = resolve(roi, RoiOptions)
-        nms = resolve_nms(nms, RCNN_NMS)
+        nms = resolve(nms, lambda: RCNN_NMS)
         head = BoxHead(
             num_classes,
             output_size=roi.output_size,
@@ -79,18 +80,16 @@ class RCNN(Detector):
             name="box_head",
         )
         raw = {"proposals": proposals, **head(pyramid, proposals)}
-        image_size = static_size(backbone)
         super().__init__(
             inputs,
             {**outputs, **raw, **pyramid},
-            backbone=backbone,
             num_classes=num_classes,
             postprocess=RoiDetections(ROI_CODER, nms, image_size, name="detections"),
-            preprocessing=preprocessing
-            or default_preprocessing(backbone, "shortest_edge"),
+            nms=nms,
+            class_names=class_names,
             **kwargs,
         )
-        self.roi, self.nms, self.box_head = roi, nms, head
+        self.roi, self.box_head = roi, head
         self.levels = self.hidden_outputs = tuple(pyramid)
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -103,23 +102,10 @@ class RCNN(Detector):
             "boxes": SmoothL1(beta=0.0, reduction="sum"),
         }
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """The compiled losses of what `loss_terms` reads."""
-        terms = self.loss_terms(y, y_pred, training)
-        y_true, y_pred, weights = (
-            {name: term[i] for name, term in terms.items()} for i in range(3)
-        )
-        return super().compute_loss(x, y_true, y_pred, weights, training=training)
+    def loss_terms(self, x, y, y_pred, training):
+        """The truth as targets of regions sampled around it.
 
-    def loss_terms(self, y: dict, y_pred: dict, training: bool) -> dict:
-        """Name of a loss -> (truth, prediction, weights).
-
-        Args:
-            y: "boxes" (B, M, 4) and "labels" (B, M).
-            y_pred: The raw outputs.
-            training: Otherwise the regions are the same in every call.
+        Where the weights are not about to change, the regions are the same every time.
         """
         seed = self.seed_generator if training else 0
         proposals = y_pred["proposals"]

@@ -10,22 +10,11 @@ from visionkit.losses.boxes import SigmoidFocalLoss, SmoothL1
 from visionkit.necks.fpn import FPN
 from visionkit.ops.anchors import RETINANET_ANCHORS
 from visionkit.ops.box_coder import BoxCoder
-from visionkit.ops.matching import match_by_iou
 from visionkit.ops.nms import NMS
-from visionkit.ops.targets import anchor_targets
-from visionkit.postprocess import DenseDetections
-from visionkit.tasks.detection.components import level_sizes, resolve
-from visionkit.tasks.detection.detector import (
-    Detector,
-    resolve_nms,
-    select_levels,
-    static_size,
-)
-from visionkit.tasks.task import (
-    check_class_names,
-    check_levels,
-    default_preprocessing,
-)
+from visionkit.tasks.detection.anchored import AnchorDetector, anchor_terms
+from visionkit.tasks.detection.components import resolve
+from visionkit.tasks.detection.detector import answer_size
+from visionkit.tasks.task import check_class_names, check_levels, select_levels
 
 RETINANET_NMS = NMS(
     score_threshold=0.05, iou_threshold=0.5, max_detections=100, pre_nms=1000
@@ -33,7 +22,7 @@ RETINANET_NMS = NMS(
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
-class RetinaNet(Detector):
+class RetinaNet(AnchorDetector):
     """Backbone -> feature pyramid -> one head for every anchor of every level.
 
         backbone = vk.build_backbone("resnet50", (640, 640), weights="imagenet")
@@ -46,7 +35,8 @@ class RetinaNet(Detector):
     `model(x)`: {"classes": (B, A, num_classes) logits, "boxes": (B, A, 4) deltas}.
 
     Args:
-        backbone: A `keras.Model` with the levels that the neck reads, of a static size.
+        backbone: A `keras.Model` with the levels that the neck reads; for its size see
+            `Detector`.
         num_classes: Number of classes.
         neck: An `FPN`, or a dict of options of the default one: `{"channels": 64}`, or
             `{"coarse": "output"}` for a P6 made of P5 in place of the backbone's last
@@ -77,11 +67,11 @@ class RetinaNet(Detector):
         **kwargs,
     ):
         class_names = check_class_names(num_classes, class_names, at_least=1)
-        image_size = static_size(backbone)
+        image_size = answer_size(backbone, preprocessing)
         components = {"neck": neck, "head": head, "anchors": anchors, "nms": nms}
         neck = resolve(neck, lambda: FPN(name="neck"))
         anchors = resolve(anchors, lambda: RETINANET_ANCHORS)
-        nms = resolve_nms(nms, RETINANET_NMS)
+        nms = resolve(nms, lambda: RETINANET_NMS)
 
         images = keras.Input(backbone.input.shape[1:], name="images")
         levels = backbone(images)
@@ -89,26 +79,23 @@ class RetinaNet(Detector):
         pyramid = neck(select_levels(levels, neck.levels))
         options = {"depth": 4, "channels": neck.channels, "prior": 0.01, **(head or {})}
         head = DenseHead(num_classes, anchors.num_anchors, **options, name="head")
-        outputs = head(pyramid)
-
-        coder = BoxCoder()
-        boxes = anchors(level_sizes(pyramid), image_size)
         super().__init__(
             images,
-            outputs,
+            pyramid,
+            head(pyramid),
             backbone=backbone,
             num_classes=num_classes,
-            postprocess=DenseDetections(
-                boxes, coder, nms, image_size, "sigmoid", name="detections"
-            ),
-            preprocessing=preprocessing
-            or default_preprocessing(backbone, "shortest_edge"),
+            image_size=image_size,
+            anchors=anchors,
+            coder=BoxCoder(),
+            activation="sigmoid",
+            nms=nms,
+            preprocessing=preprocessing,
             class_names=class_names,
+            components=components,
             name=name,
             **kwargs,
         )
-        self.nms, self.coder, self.anchor_boxes = nms, coder, boxes
-        self._components = components
 
     def default_losses(self):
         """Focal loss of the classes, absolute error of the deltas."""
@@ -117,31 +104,9 @@ class RetinaNet(Detector):
             "boxes": SmoothL1(beta=0.0, reduction="sum"),
         }
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Encodes the truth as targets of the anchors; see the class."""
-        match = match_by_iou(
-            self.anchor_boxes,
-            y["boxes"],
-            y["labels"],
-            positive=0.5,
-            negative=0.4,
-            force_best=True,
-        )
-        target = anchor_targets(
-            match, self.anchor_boxes, y["boxes"], y["labels"], self.coder
-        )
-        positive = ops.cast(match.positive, "float32")
-        count = ops.maximum(ops.sum(positive), 1.0)
-        trained = positive + ops.cast(match.negative, "float32")
-        y_true = {
-            # A label of -1, background, is a row of zeros.
-            "classes": ops.one_hot(target["labels"], self.num_classes),
-            "boxes": target["deltas"],
-        }
-        weights = {"classes": trained / count, "boxes": positive / count}
-        return super().compute_loss(x, y_true, y_pred, weights, training=training)
-
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._components}
+    def loss_terms(self, x, y, y_pred, training):
+        """The truth as targets of the anchors; see the class."""
+        match, target = self.match(x, y, positive=0.5, negative=0.4)
+        # A label of -1, background, is a row of zeros.
+        classes = ops.one_hot(target["labels"], self.num_classes)
+        return anchor_terms(match, classes, target["deltas"], y_pred)

@@ -11,6 +11,7 @@ from keras import ops
 from visionkit.ops.boxes import box_area, clip_boxes
 from visionkit.ops.gather import gather_rows
 from visionkit.ops.matching import Match, match_by_iou
+from visionkit.ops.options import Options
 from visionkit.ops.sampling import sample_balanced
 from visionkit.ops.targets import anchor_targets
 from visionkit.tasks.detection.proposals import check_options, sample_shares
@@ -18,7 +19,7 @@ from visionkit.tasks.detection.proposals import check_options, sample_shares
 
 @keras.saving.register_keras_serializable(package="visionkit")
 @dataclasses.dataclass(frozen=True)
-class RoiOptions:
+class RoiOptions(Options):
     """Numbers of the second stage; defaults as published with an FPN.
 
     Args:
@@ -39,15 +40,6 @@ class RoiOptions:
 
     def __post_init__(self):
         check_options(self, ("num_samples", "output_size", "sampling_ratio", "units"))
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config):
-        """The options of `get_config`."""
-        return cls(**config)
 
 
 class RoiSample(NamedTuple):

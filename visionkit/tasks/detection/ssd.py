@@ -20,23 +20,12 @@ from visionkit.ops.anchors import (
     DefaultBoxes,
 )
 from visionkit.ops.box_coder import BoxCoder
-from visionkit.ops.matching import match_by_iou
 from visionkit.ops.mining import hardest_negatives
 from visionkit.ops.nms import NMS
-from visionkit.ops.targets import anchor_targets
-from visionkit.postprocess import DenseDetections
-from visionkit.tasks.detection.components import level_sizes, resolve
-from visionkit.tasks.detection.detector import (
-    Detector,
-    resolve_nms,
-    select_levels,
-    static_size,
-)
-from visionkit.tasks.task import (
-    check_class_names,
-    check_levels,
-    default_preprocessing,
-)
+from visionkit.tasks.detection.anchored import AnchorDetector, anchor_terms
+from visionkit.tasks.detection.components import resolve
+from visionkit.tasks.detection.detector import answer_size
+from visionkit.tasks.task import check_class_names, check_levels, select_levels
 
 SSD_NMS = NMS(score_threshold=0.01, iou_threshold=0.45, max_detections=200, pre_nms=400)
 
@@ -45,7 +34,7 @@ NEGATIVES = 3.0
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
-class SSD(Detector):
+class SSD(AnchorDetector):
     """Backbone -> its last levels and coarser ones -> a predictor for each.
 
         backbone = vk.build_backbone("vgg16_atrous", (300, 300), weights="imagenet")
@@ -55,8 +44,9 @@ class SSD(Detector):
         model = vk.SSD(backbone, num_classes=20, lite=True)                  # SSDLite
 
     What is built goes by the backbone. `vgg16_atrous` at 300x300 or 512x512: SSD300 and
-    SSD512 as published. Others: their levels from P3 on (P4 where there is no P3) and
-    added ones, six in all, with the default boxes of SSD300 in proportion to the image.
+    SSD512 as published. Others, and it at other or dynamic sizes: their levels from P3
+    on (P4 where there is no P3) and added ones, six in all, with the default boxes of
+    SSD300 in proportion to the image.
     `lite`: the same from P4 on, with separable convolutions (Sandler et al. 2018,
     section 6.2: MobileNetV2's P4 is the expansion of its 15th layer, its P5 the last
     layer); boxes of shares 0.2 to 0.95 of the image and six at each place on every
@@ -70,7 +60,8 @@ class SSD(Detector):
     `model(x)`: {"classes": (B, A, 1 + num_classes) logits, "boxes": (B, A, 4) deltas}.
 
     Args:
-        backbone: A `keras.Model` with levels from P3 or P4 on, of a static size.
+        backbone: A `keras.Model` with levels from P3 or P4 on; for its size see
+            `Detector`.
         num_classes: Number of classes, without the background.
         lite: Separable convolutions, from P4 on.
         neck: An `SSDExtra`, or a dict of options of the default one.
@@ -81,6 +72,8 @@ class SSD(Detector):
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model.
     """
+
+    default_resize = "stretch"
 
     def __init__(
         self,
@@ -97,15 +90,16 @@ class SSD(Detector):
         **kwargs,
     ):
         class_names = check_class_names(num_classes, class_names, at_least=1)
-        image_size = static_size(backbone)
+        image_size = answer_size(backbone, preprocessing)
         components = {"lite": lite, "neck": neck, "anchors": anchors, "nms": nms}
         images = keras.Input(backbone.input.shape[1:], name="images")
         levels = backbone(images)
         check_levels(levels)
         neck = resolve(neck, lambda: default_neck(backbone, lite))
+        _check_padding(neck, backbone)
         pyramid = neck(select_levels(levels, neck.levels))
         anchors = resolve(anchors, lambda: default_boxes(list(pyramid)))
-        nms = resolve_nms(nms, SSD_NMS)
+        nms = resolve(nms, lambda: SSD_NMS)
         head = DenseHead(
             1 + num_classes,
             anchors.num_anchors,
@@ -113,25 +107,23 @@ class SSD(Detector):
             separable=lite,
             name="head",
         )
-        outputs = head(pyramid)
-
-        coder = BoxCoder((10, 10, 5, 5))  # one over the variances
-        boxes = anchors(level_sizes(pyramid), image_size)
         super().__init__(
             images,
-            outputs,
+            pyramid,
+            head(pyramid),
             backbone=backbone,
             num_classes=num_classes,
-            postprocess=DenseDetections(
-                boxes, coder, nms, image_size, "softmax", name="detections"
-            ),
-            preprocessing=preprocessing or default_preprocessing(backbone, "stretch"),
+            image_size=image_size,
+            anchors=anchors,
+            coder=BoxCoder((10, 10, 5, 5)),  # one over the variances
+            activation="softmax",
+            nms=nms,
+            preprocessing=preprocessing,
             class_names=class_names,
+            components=components,
             name=name,
             **kwargs,
         )
-        self.nms, self.coder, self.anchor_boxes = nms, coder, boxes
-        self._components = components
 
     def default_losses(self):
         """Cross-entropy of the classes and the background, smooth L1 of the deltas."""
@@ -142,34 +134,15 @@ class SSD(Detector):
             "boxes": SmoothL1(reduction="sum"),
         }
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Encodes the truth as targets of the default boxes; see the class."""
-        match = match_by_iou(
-            self.anchor_boxes,
-            y["boxes"],
-            y["labels"],
-            positive=0.5,
-            negative=0.5,
-            force_best=True,
-        )
-        target = anchor_targets(
-            match, self.anchor_boxes, y["boxes"], y["labels"], self.coder
-        )
+    def loss_terms(self, x, y, y_pred, training):
+        """The truth as targets of the default boxes; see the class."""
+        match, target = self.match(x, y, positive=0.5, negative=0.5)
         background_loss = -ops.log_softmax(y_pred["classes"], axis=-1)[..., 0]
         mined = hardest_negatives(
             background_loss, match.positive, match.negative, NEGATIVES
         )
-        positive = ops.cast(match.positive, "float32")
-        count = ops.maximum(ops.sum(positive), 1.0)
-        trained = positive + ops.cast(mined, "float32")
-        y_true = {"classes": target["labels"] + 1, "boxes": target["deltas"]}
-        weights = {"classes": trained / count, "boxes": positive / count}
-        return super().compute_loss(x, y_true, y_pred, weights, training=training)
-
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._components}
+        match = match._replace(negative=mined)
+        return anchor_terms(match, target["labels"] + 1, target["deltas"], y_pred)
 
 
 def default_neck(backbone: keras.Model, lite: bool = False) -> SSDExtra:
@@ -186,10 +159,21 @@ def default_neck(backbone: keras.Model, lite: bool = False) -> SSDExtra:
     extra = SSDLITE_EXTRA[: 6 - len(levels)]
     if levels[-1] == "P4":
         sizes = {(300, 300): SSD300_EXTRA, (512, 512): SSD512_EXTRA}
-        extra = sizes.get(static_size(backbone), extra)
+        extra = sizes.get(tuple(backbone.input.shape[1:3]), extra)
     # VGG has no normalisation of its own: its conv4_3 is far larger than the rest.
     normalize = backbone.name.startswith("vgg")
     return SSDExtra(levels, extra, normalize=normalize, name="neck")
+
+
+def _check_padding(neck: SSDExtra, backbone: keras.Model) -> None:
+    """Refuse levels whose size does not follow from that of the images."""
+    dynamic = None in backbone.input.shape[1:3]
+    if dynamic and any(padding == "valid" for *_, padding in neck.extra):
+        raise ValueError(
+            "On a backbone of dynamic size all levels that the neck adds must be "
+            "padded, 'same', so that their size follows from that of the images. "
+            f"Received: extra={neck.extra}"
+        )
 
 
 def default_boxes(levels: list[str]) -> DefaultBoxes:

@@ -19,18 +19,9 @@ from visionkit.ops.distribution import expected_distances
 from visionkit.ops.gather import gather_rows
 from visionkit.ops.nms import NMS
 from visionkit.ops.task_aligned import assign_task_aligned
-from visionkit.tasks.detection.components import level_sizes, resolve
-from visionkit.tasks.detection.detector import (
-    Detector,
-    resolve_nms,
-    select_levels,
-    static_size,
-)
-from visionkit.tasks.task import (
-    check_class_names,
-    check_levels,
-    default_preprocessing,
-)
+from visionkit.tasks.detection.components import level_sizes, per_size, resolve
+from visionkit.tasks.detection.detector import Detector, answer_size
+from visionkit.tasks.task import check_class_names, check_levels, select_levels
 
 # The published settings of the evaluation. A lower limit of scores than anyone wants to
 # see gives the precision-recall curve its end.
@@ -60,7 +51,7 @@ class YOLO(Detector):
 
     Args:
         backbone: A `keras.Model` with the levels that the neck reads, P3 to P5 as a
-            rule, of a static size.
+            rule; for its size see `Detector`.
         num_classes: Number of classes.
         size: "n", "s", "m", "l" or "x": depth and width of the neck and the head.
             Default that of a `csp_darknet` backbone, "n" for others.
@@ -73,10 +64,11 @@ class YOLO(Detector):
         name: Name of the model.
 
     Raises:
-        ValueError: Unknown size, or a backbone that lacks a level or has no static
-            size.
+        ValueError: Unknown size, or a backbone that lacks a level, or images of no
+            known size.
     """
 
+    default_resize = "letterbox"
     default_loss_weights: ClassVar[dict[str, float]] = {
         "classes": 0.5,
         "boxes": 7.5,
@@ -97,11 +89,11 @@ class YOLO(Detector):
         **kwargs,
     ):
         class_names = check_class_names(num_classes, class_names, at_least=1)
-        image_size = static_size(backbone)
+        image_size = answer_size(backbone, preprocessing)
         size = _resolve_size(size, backbone.name)
         components = {"size": size, "neck": neck, "nms": nms}
         neck = resolve(neck, lambda: _build_neck(size))
-        nms = resolve_nms(nms, YOLO_NMS)
+        nms = resolve(nms, lambda: YOLO_NMS)
 
         images = keras.Input(backbone.input.shape[1:], name="images")
         levels = backbone(images)
@@ -111,7 +103,8 @@ class YOLO(Detector):
         head = YOLOHead(num_classes, channels, levels=tuple(pyramid), name="head")
         outputs = head(pyramid)
 
-        points, strides = anchor_points(level_sizes(pyramid))
+        points_at = per_size(lambda size: anchor_points(level_sizes(pyramid, size)))
+        points, strides = points_at(image_size)
         super().__init__(
             images,
             outputs,
@@ -120,13 +113,15 @@ class YOLO(Detector):
             postprocess=YOLODetections(
                 points, strides, nms, image_size, name="detections"
             ),
-            preprocessing=preprocessing or default_preprocessing(backbone, "letterbox"),
+            nms=nms,
+            preprocessing=preprocessing,
             class_names=class_names,
+            components=components,
             name=name,
             **kwargs,
         )
-        self.nms, self.points, self.strides = nms, points, strides
-        self._components = components
+        self.points, self.strides = points, strides
+        self._points_at = points_at
 
     def default_losses(self):
         """The published losses."""
@@ -138,39 +133,30 @@ class YOLO(Detector):
             "distribution": DistributionFocalLoss(reduction="sum"),
         }
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """The losses of a batch; see the class. `y` is the truth of `Detector`."""
+    def loss_terms(self, x, y, y_pred, training):
+        """The truth as targets of the places that answer for it; see the class."""
+        points, strides = self._points_at(self.image_size(x))
         logits, distribution = y_pred["classes"], y_pred["boxes"]
-        boxes = decode_boxes(distribution, self.points, self.strides)
+        boxes = decode_boxes(distribution, points, strides)
         # What a padded row holds must not reach a loss, not even times zero.
         valid = (y["labels"] >= 0)[..., None]
         true_boxes = ops.where(valid, ops.cast(y["boxes"], "float32"), 0.0)
         index, score = assign_task_aligned(
-            logits, boxes, self.points, true_boxes, y["labels"]
+            logits, boxes, points, true_boxes, y["labels"]
         )
         true_boxes = gather_rows(true_boxes, index)
         labels = gather_rows(y["labels"], index)
-        distances = boxes_to_distances(self.points, true_boxes)
-        y_true = {
-            "classes": ops.one_hot(labels, self.num_classes) * score[..., None],
-            "boxes": true_boxes,
-            "distribution": distances / self.strides[:, None],
-        }
-        y_pred = {"classes": logits, "boxes": boxes, "distribution": distribution}
+        distances = boxes_to_distances(points, true_boxes) / strides[:, None]
+        classes = ops.one_hot(labels, self.num_classes) * score[..., None]
         images = ops.cast(ops.shape(score)[0], "float32")
         factor = images / ops.maximum(ops.sum(score), 1.0)
-        weights = {
-            # Keras takes the mean over the classes where the sum is meant.
-            "classes": ops.ones_like(score) * (self.num_classes * factor),
-            "boxes": score * factor,
-            "distribution": score * factor,
+        # Keras takes the mean over the classes where the sum is meant.
+        every = ops.ones_like(score) * (self.num_classes * factor)
+        return {
+            "classes": (classes, logits, every),
+            "boxes": (true_boxes, boxes, score * factor),
+            "distribution": (distances, distribution, score * factor),
         }
-        return super().compute_loss(x, y_true, y_pred, weights, training=training)
-
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._components}
 
 
 class YOLODetections(keras.layers.Layer):
