@@ -163,3 +163,67 @@ def check_task(build, images, target, folder) -> None:
     for output in keras.tree.flatten(half(images)):
         assert keras.backend.standardize_dtype(output.dtype) == "float32"
         assert np.isfinite(keras.ops.convert_to_numpy(output)).all()
+
+
+def check_segmenter(build, folder, *, compiled: bool = True) -> None:
+    """What every network for semantic segmentation must do.
+
+    Args:
+        build: Makes a fresh, uncompiled `Segmenter` of three classes for an image size,
+            (height, width) or (None, None), without dropout.
+        folder: An empty folder to save into.
+        compiled: Whether to go through `check_task` too (an XLA compilation).
+    """
+    images, masks = drawn_masks((64, 96))
+    if compiled:
+        check_task(lambda: build((64, 96)), images, masks, folder)
+
+    model = build((None, None))
+    assert model.preprocessing.resize == "letterbox"
+    model.compile(keras.optimizers.SGD(1e-3))
+    for size in ((75, 101), (64, 33)):  # one graph, any size, also odd ones
+        images, masks = drawn_masks(size)
+        logits = model(images)
+        assert tuple(logits.shape) == (len(images), *size, 3)
+        assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+        answers = model.predict(images, verbose=0)
+        np.testing.assert_allclose(answers["logits"], logits, atol=1e-4)
+        best = answers["logits"].argmax(-1)
+        assert answers["segmentation"].dtype == "uint8"
+        np.testing.assert_array_equal(answers["segmentation"], best)
+    fixed = build((64, 33))
+    assert fixed.output.shape == (None, 64, 33, 3)
+    fixed.set_weights(model.get_weights())
+    np.testing.assert_allclose(fixed(images), logits, atol=1e-4)
+
+    # Shares of the classes are truth as well, and nothing but void teaches nothing.
+    labels = model.evaluate(images, masks, verbose=0, return_dict=True)
+    shares = np.eye(256, dtype="float32")[masks][..., :3]
+    scores = model.evaluate(images, shares, verbose=0, return_dict=True)
+    assert set(scores) == {"loss", "mean_iou", "pixel_accuracy"}
+    for name, value in scores.items():
+        assert abs(value - labels[name]) < 1e-4
+    before = model.trainable_weights[-1].numpy()
+    void = np.full_like(masks, 255)
+    logs = model.train_on_batch(images, void, return_dict=True)
+    assert logs["loss"] == 0 and np.isfinite(list(logs.values())).all()
+    np.testing.assert_array_equal(model.trainable_weights[-1].numpy(), before)
+
+
+def drawn_masks(size, count: int = 2):
+    """Images (count, h, w, 3) with a red (1) and a green (2) rectangle, and masks.
+
+    Background is 0, and a row of the mask is void (255).
+    """
+    height, width = size
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (count, height, width, 3), "uint8")
+    masks = np.zeros((count, height, width), "uint8")
+    for i in range(count):
+        for label in (1, 2):
+            y, x = rng.integers(0, height // 2), rng.integers(0, width // 2)
+            place = np.s_[i, y : y + height // 3, x : x + width // 3]
+            images[place][..., label - 1] = 220
+            masks[place] = label
+        masks[i, height // 2] = 255
+    return images, masks

@@ -1,4 +1,4 @@
-"""Detections of dense heads: what was drawn comes back, under every activation."""
+"""What heads predict as answers: detections under every activation, pixels."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from visionkit.ops.anchors import AnchorGenerator
 from visionkit.ops.box_coder import BoxCoder
 from visionkit.ops.nms import NMS
-from visionkit.postprocess import ClassProbabilities, DenseDetections
+from visionkit.postprocess import ClassProbabilities, DenseDetections, PixelClasses
 
 SIZE, K = (64, 96), 3
 ANCHORS = AnchorGenerator(("P3", "P4"), (16, 32), (1.0,))(
@@ -107,3 +107,15 @@ def test_an_unknown_activation_is_refused():
         DenseDetections(ANCHORS, CODER, NMS(), SIZE, "tanh")
     with pytest.raises(ValueError, match="`activation`"):
         ClassProbabilities("tanh")
+
+
+def test_pixels_get_the_first_of_their_best_classes():
+    logits = np.random.default_rng(0).normal(size=(2, 3, 5, 255)).astype("float32")
+    logits[0, 0, 0, [7, 254]] = 9.0
+    logits[1, 2, 4, 254] = 9.0
+    answers = PixelClasses()(logits)
+    assert answers["segmentation"].dtype == "uint8"
+    assert int(answers["segmentation"][0, 0, 0]) == 7
+    assert int(answers["segmentation"][1, 2, 4]) == 254
+    np.testing.assert_array_equal(answers["segmentation"], logits.argmax(-1))
+    np.testing.assert_array_equal(answers["logits"], logits)

@@ -256,7 +256,7 @@ def test_segmentation_paints_classes_but_neither_void_nor_background():
         segmentation=classes, labels=np.array([0, 7]), label_names=["background", "猫"]
     )
     pixels = np.asarray(draw_results(results, image)).astype(int)
-    expected = 0.55 * 100 + 0.45 * palette(8)[7]
+    expected = 0.4 * 100 + 0.6 * palette(8)[7]
     assert np.abs(pixels[50, 50] - expected).max() <= 1
     assert (pixels[110:330] == 100).all() and pixels.shape[0] > 330
     legend = pixels[330:].reshape(-1, 3)

@@ -20,6 +20,17 @@ from visionkit.serving.report import ExportRefused
 from visionkit.serving.signatures import build_signatures
 from visionkit.serving.warmup import warmup_requests, write_warmup
 
+SEGMENTATION_CONVENTIONS = {
+    "segmentation": "uint8 class ids, an index into class_names, in pixels of the "
+    "original, upright image; 255 beyond an image's own image_size and where the model "
+    "saw nothing",
+    "logits": "before softmax, in pixels of the original image; 0 where segmentation "
+    "is 255",
+    "broken_images": "they fail the batch; in `tolerant`: image_size 0, segmentation "
+    "255 and image_valid 0",
+}
+"""What `model.json` says of a segmenter besides, or otherwise."""
+
 CONVENTIONS = {
     "image_bytes": "one encoded image per element, JPEG or PNG",
     "images": "uint8 0..255, channels last, RGB when there are 3 channels, upright",
@@ -48,15 +59,19 @@ def export(
     - `images(images: uint8 [B, H, W, C])`: decoded images of any size, same answers;
     - `tensors(images: float32 [B, h, w, C])`: resized images to raw outputs;
     - `tolerant(image_bytes: string [B])`: as `serving_default`, with `image_valid`
-      int32 [B]; a broken image is answered with zeros and does not fail the batch.
+      int32 [B]; a broken image is answered with zeros (a segmentation with 255) and
+      does not fail the batch.
 
     A classifier answers `probabilities` (B, K) float32, `labels` (B,) int32 and
     `label_names` (B,) string: the names' bytes, UTF-8 or not. A detector answers
     `boxes` (B, D, 4) float32 xyxy pixels of the original image, `scores` (B, D)
     float32, falling, `labels` (B, D) int32, `label_names` (B, D) string and
-    `num_detections` (B,) int32. Float outputs are never NaN: what is not finite becomes
-    0. `model.json` beside `saved_model.pb` describes
-    the model for clients.
+    `num_detections` (B,) int32. A segmenter answers `segmentation` (B, Hmax, Wmax)
+    uint8 class ids in pixels of the original images, 255 beyond each one's own size,
+    and `image_size` (B, 2) int32; it has a fifth signature `logits(image_bytes)`, with
+    `logits` (B, Hmax, Wmax, K) float32, 0 beyond each image's own size, and
+    `image_size`. Float outputs are never NaN: what is not finite becomes 0.
+    `model.json` beside `saved_model.pb` describes the model for clients.
 
     The version appears in one step when it is complete and has passed the gate
     (`visionkit.serving.gate`); a killed or refused export leaves nothing a server
@@ -92,7 +107,9 @@ def export(
     def build(folder: Path):
         with _written_below(folder.parent):
             _write(folder, functions)
-            warmup = write_warmup(folder, warmup_requests(model.preprocessing, style))
+            more = tuple(functions.keys() & {"logits"})
+            requests = warmup_requests(model.preprocessing, style, more)
+            warmup = write_warmup(folder, requests)
         checks = _check(folder, model, style) if gate else ()
         description = _describe(model, functions)
         description |= {
@@ -191,7 +208,8 @@ def _describe(model, functions: dict) -> dict:
         "class_names": list(model.class_names),
         "multi_label": getattr(model, "multi_label", False),
         "preprocessing": model.preprocessing.get_config(),
-        "conventions": CONVENTIONS,
+        "conventions": CONVENTIONS
+        | (SEGMENTATION_CONVENTIONS if "logits" in functions else {}),
         "signatures": {name: _describe_function(f) for name, f in functions.items()},
         "parameters": model.count_params(),
         "versions": {

@@ -94,6 +94,29 @@ class DenseDetections(keras.layers.Layer):
         return self.nms(boxes, ops.where(inside[..., None], scores, 0.0))
 
 
+@keras.saving.register_keras_serializable(package="visionkit")
+class PixelClasses(keras.layers.Layer):
+    """The best class of each pixel, beside the logits that say by how much.
+
+    Call arguments:
+        logits: (B, h, w, K), K of at most 255.
+
+    Returns:
+        {"logits": (B, h, w, K) float32, "segmentation": (B, h, w) uint8, the first of
+        the best classes}.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, logits):
+        """Answers; see the class."""
+        return {
+            "logits": ops.cast(logits, "float32"),
+            "segmentation": ops.cast(ops.argmax(logits, axis=-1), "uint8"),
+        }
+
+
 def _check_activation(activation: str) -> str:
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(

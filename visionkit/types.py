@@ -140,13 +140,16 @@ class Results:
         image_size: Original (height, width), upright.
         boxes: (N, 4) float32, xyxy pixels of the original image.
         labels: (N,) int32, 0-based; for classification the K best classes, best
-            first.
-        scores: (N,) float32 in [0, 1], beside `labels`.
+            first; for semantic segmentation the classes present, the largest first.
+        scores: (N,) float32 in [0, 1], beside `labels`; for semantic segmentation
+            shares of the image's pixels.
         label_names: N strings, beside `labels`.
         masks: (N, H, W) bool, full size.
-        segmentation: (H, W) uint8 class ids.
+        segmentation: (H, W) uint8 class ids; 255 where the model saw nothing.
         probabilities: (num_classes,) float32 (classification); they sum to 1, or
-            each is one of its own (multi-label).
+            each is one of its own (multi-label). For semantic segmentation, where
+            asked for, (H, W, num_classes) float32; they sum to 1 in each pixel, or
+            to 0 where the model saw nothing.
         path: The image file, where there is one.
         frame: Number of the frame, from 0, where `path` is a video.
         error: Why there is no answer (an unreadable file), else None.
@@ -169,14 +172,24 @@ class Results:
         """Whether the image could be read and answered."""
         return self.error is None
 
+    def pixel_counts(self) -> np.ndarray:
+        """(N,) int64, pixels of each of `labels` in `segmentation`."""
+        return np.bincount(self.segmentation.ravel(), minlength=256)[self.labels]
+
     def to_dict(self) -> dict:
-        """Plain lists and numbers, without the dense masks; fields of None left out."""
+        """Plain lists and numbers; fields of None left out.
+
+        What is dense (masks, probabilities of pixels) is left out too; a segmentation
+        gives "pixels", the number of them beside each of "labels".
+        """
         out = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is None or field.name in ("masks", "segmentation"):
+            if value is None or np.ndim(value) > 2 or field.name == "segmentation":
                 continue
             out[field.name] = value.tolist() if isinstance(value, np.ndarray) else value
+        if self.segmentation is not None:
+            out["pixels"] = self.pixel_counts().tolist()
         return out
 
     def to_json(self) -> str:
@@ -228,6 +241,8 @@ class Results:
 
         columns: dict[str, Any] = {"label": self.labels, "name": self.label_names}
         columns["score"] = self.scores
+        if self.segmentation is not None:
+            columns["pixels"] = self.pixel_counts()
         if self.boxes is not None:
             columns |= dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
         return pandas.DataFrame({k: v for k, v in columns.items() if v is not None})

@@ -91,6 +91,11 @@ LEVELS = {
         "P2": ("convnext_tiny_downsampling_layernorm_0", 96),
         "P5": ("layer_normalization", 768),
     },
+    "unet_16_norm": {
+        "P0": ("stage0_2_relu", 16),
+        "P1": ("stage1_2_relu", 32),
+        "P4": ("dropout", 256),
+    },
     "csp_darknet_n": {
         "P1": ("stem_silu", 16),
         "P2": ("stage2_out_silu", 32),
@@ -101,7 +106,10 @@ LEVELS = {
 }
 
 # `LEVELS` has one of each family; the whole contract of the others is `slow`.
-FAST = ("lenet5", "alexnet", "resnet18", "resnet20_cifar", "mobilenet_v1_025")
+FAST = (
+    *("lenet5", "alexnet", "resnet18", "resnet20_cifar", "mobilenet_v1_025"),
+    "unet_16_norm",
+)
 # Compiling a large graph with XLA takes longer than all else; the slow ones do it.
 COMPILED = ("lenet5", "mobilenet_v1_025")
 

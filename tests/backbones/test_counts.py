@@ -12,6 +12,8 @@ import visionkit as vk
 # alexnet, googlenet, ghostnet: counted from the papers' tables. csp_darknet: with one
 # dense layer; test_yolov8_totals_follow_from_the_backbone checks it with its detector.
 # vgg16_atrous: 20,483,904 and one dense layer; SSD's published totals contain it.
+# vgg16_fcn: that of VGG-16, whose layers it has; unet: with one dense layer, the
+# published total of U-Net contains it.
 # resnet*_cifar: test_cifar_resnets_have_the_counts_of_table_6 derives them.
 # keras_cv: with one dense layer; its ResNets and DenseNets agree with torchvision.
 EXPECTED_TRAINABLE = {
@@ -20,6 +22,7 @@ EXPECTED_TRAINABLE = {
     "alexnet_ungrouped": 62_378_344,
     "vgg16": 138_357_544,
     "vgg16_atrous": 21_508_904,
+    "vgg16_fcn": 138_357_544,
     "vgg19": 143_667_240,
     "googlenet": 6_998_552,
     "inception_v3": 23_817_352,
@@ -84,6 +87,10 @@ EXPECTED_TRAINABLE = {
     "csp_darknet_m": 12_432_856,
     "csp_darknet_l": 20_321_576,
     "csp_darknet_x": 31_584_120,
+    "unet": 19_868_200,
+    "unet_norm": 19_876_136,
+    "unet_16": 1_435_768,
+    "unet_16_norm": 1_437_752,
     "keras_cv.resnet_18": 11_689_512,
     "keras_cv.resnet_34": 21_797_672,
     "keras_cv.resnet_50": 25_557_032,

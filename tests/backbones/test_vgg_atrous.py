@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from visionkit.backbones import build_backbone
-from visionkit.backbones.vgg_atrous import subsample
+from visionkit.backbones.vgg_atrous import convolve, subsample
 
 # (row, column, channel, unit) of fc1's 7x7x512 kernel: kept ones, then left out.
 KEPT = [(0, 0, 0, 0), (3, 6, 511, 4), (6, 3, 17, 4092), (6, 6, 200, 2048)]
@@ -87,6 +87,59 @@ def test_subsampled_layers_answer_as_the_whole_ones_on_what_is_kept():
     conv.build(features.shape)
     conv.set_weights([fc6["0"], fc6["1"]])
     np.testing.assert_allclose(conv(features)[0, 3, 3], expected[0, ::4], atol=1e-3)
+
+
+def test_whole_layers_as_convolutions_answer_as_the_dense_ones():
+    """fc6 at the centre of 7x7 positions is fc1, fc7 is fc2 at every position."""
+    rng = np.random.default_rng(0)
+    fc1 = np.zeros((25088, 4096), "float32")
+    fc1[:, :5] = rng.normal(size=(25088, 5))
+    bias = rng.normal(size=4096).astype("float32")
+    fc2 = rng.normal(size=(4096, 4096)).astype("float32")
+    stored = {name: {"0": x, "1": bias} for name, x in (("fc1", fc1), ("fc2", fc2))}
+    stored |= {"block1_conv1": {"0": fc2}, "predictions": {"0": fc2}}
+    layers = convolve(stored)
+    assert set(layers) == {"block1_conv1", "fc6", "fc7"}
+    features = rng.normal(size=(1, 7, 7, 512)).astype("float32")
+    expected = features.reshape(1, -1) @ fc1 + bias
+    conv = keras.layers.Conv2D(5, 7, padding="same")
+    conv.build(features.shape)
+    conv.set_weights([layers["fc6"]["0"][..., :5], layers["fc6"]["1"][:5]])
+    np.testing.assert_allclose(conv(features)[0, 3, 3], expected[0, :5], atol=1e-2)
+    assert layers["fc7"]["0"].shape == (1, 1, 4096, 4096)
+    np.testing.assert_array_equal(layers["fc7"]["0"][0, 0], fc2)
+    assert convolve({"block1_conv1": {"0": fc2}}).keys() == {"block1_conv1"}
+
+
+@pytest.mark.slow
+def test_file_of_the_whole_network_fills_the_fully_convolutional_one(whole_vgg16):
+    backbone = build_backbone("vgg16_fcn", weights=whole_vgg16, freeze=("P4",))
+    kernel, bias = backbone.get_layer("fc6").get_weights()
+    for value, (y, x, channel, unit) in enumerate(KEPT + LEFT, start=1):
+        assert kernel[y, x, channel, unit] == value
+    assert np.count_nonzero(kernel) == len(KEPT + LEFT)
+    np.testing.assert_array_equal(bias, np.arange(4096))
+    kernel = backbone.get_layer("fc7").get_weights()[0]
+    assert kernel[0, 0, 8, 12] == 1 and np.count_nonzero(kernel) == 3
+    assert not backbone.get_layer("block4_conv3").trainable
+    assert backbone.get_layer("fc6").trainable
+
+
+def test_levels_of_the_fully_convolutional_one_are_its_poolings_and_fc7():
+    with keras.StatelessScope(initialize_variables=False):
+        backbone = build_backbone("vgg16_fcn", (75, 101))
+    shapes = {level: x.shape[1:] for level, x in backbone.output.items()}
+    assert shapes == {
+        "P1": (38, 51, 64),
+        "P2": (19, 26, 128),
+        "P3": (10, 13, 256),
+        "P4": (5, 7, 512),
+        "P5": (3, 4, 4096),
+    }
+    assert backbone.output["P4"] is backbone.get_layer("block4_pool").output
+    assert backbone.get_layer("fc6").kernel_size == (7, 7)
+    rates = [backbone.get_layer(f"{name}_dropout").rate for name in ("fc6", "fc7")]
+    assert rates == [0.5, 0.5]
 
 
 def test_imagenet_comes_from_the_whole_network(monkeypatch, whole_vgg16):

@@ -302,3 +302,24 @@ def test_archive_that_would_fill_the_memory_is_refused(tmp_path):
         archive.writestr("model.weights.h5", bytes(1 << 24))
     with pytest.raises(ValueError, match="unpack"):
         build_backbone("lenet5", weights=file)
+
+
+def test_frozen_normalisation_neither_trains_nor_moves_and_is_saved_so(tmp_path):
+    backbone = build_backbone("mobilenet_v2_035", (32, 48), freeze=["P1", "norm"])
+    backbone.save(tmp_path / "backbone.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 48, 3)).astype("float32")
+    for model in (backbone, keras.models.load_model(tmp_path / "backbone.keras")):
+        norms = [x for x in model.layers if "BatchNorm" in type(x).__name__]
+        assert len(norms) == 52 and not any(norm.trainable for norm in norms)
+        # Beyond P1 the convolutions train.
+        assert model.get_layer("Conv_1").trainable
+        before = [norm.get_weights() for norm in norms]
+        features = model(images, training=True)["P5"]
+        np.testing.assert_allclose(features, model(images, training=False)["P5"])
+        for norm, weights in zip(norms, before, strict=True):
+            for old, new in zip(weights, norm.get_weights(), strict=True):
+                np.testing.assert_array_equal(old, new)
+    with pytest.raises(ValueError, match=r"lenet5 has batch normalisation nowhere"):
+        build_backbone("lenet5", freeze=["norm"])
+    with pytest.raises(ValueError, match=r"no level 'P9' .*'norm' is all batch"):
+        build_backbone("lenet5", freeze=["P9"])

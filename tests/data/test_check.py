@@ -144,12 +144,13 @@ def test_deep_finds_damage_in_the_pixels(tmp_path):
     assert "damaged.png" in by_rule(report)["image.corrupt"].names[0]
 
 
-def test_other_tasks_get_the_common_rules():
+def test_masks_get_the_common_rules_and_their_own():
     source = Digits("semantic_segmentation", num_scenes=4)
     report = check_source(source, name="validation")
     assert report.ok
     assert report.counts["read"] == report.counts["used"] == 4
-    assert "classes" not in report.counts
+    assert report.counts["masks_read"] == 4 and report.counts["void"] == "0.00%"
+    assert sum(report.counts["classes"].values()) == 4 * 256 * 320
 
 
 def test_printable():

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 from pictures import encode, picture
+from PIL import Image
 from toy_boxes import (
     NAMES,
     SHARED,
@@ -151,6 +153,60 @@ def test_instances(tmp_path):
     assert "task" not in found.train
 
 
+def write_pairs(root, images, masks, values):
+    """Pictures and masks of one name, whose pixels are among the values."""
+    for folder in (images, masks):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(4):
+        pixels = np.resize(np.array(values, np.uint8), (12, 16))
+        image = encode(picture(12, 16, seed=index), "JPEG")
+        (root / images / f"{index}.jpg").write_bytes(image)
+        mask = encode(Image.fromarray(pixels))
+        (root / masks / f"{index}.png").write_bytes(mask)
+
+
+def test_masks(tmp_path):
+    task = "semantic_segmentation"
+    write_pairs(tmp_path / "plain", "images", "masks", [0, 255])
+    found = detect_source(tmp_path / "plain")
+    assert (found.name, found.validation) == ("mask_folder", None)
+    assert found.train == {"classes": ["background", "foreground"]}
+    assert found.source.info.task == task
+
+    for split in ("train", "val", "test"):
+        write_pairs(tmp_path / "split", f"{split}/image", f"{split}/label", [3, 9, 255])
+    found = detect_source(tmp_path / "split", task)
+    common = {"images": "image", "masks": "label"}
+    common["classes"] = {"class 3": 3, "class 9": 9}
+    assert found.train == common | {"split": "train"}
+    assert found.validation == common | {"split": "val"}
+
+    write_pairs(tmp_path / "named", "images/train", "masks/train", [0, 1])
+    (tmp_path / "named/classes.txt").write_text("sky\nsea\nland")
+    found = detect_source(tmp_path / "named", task)
+    assert found.train == {"split": "train"} and found.source.info.num_classes == 3
+
+    write_pairs(tmp_path / "colors", "images", "masks", [0])
+    for path in (tmp_path / "colors/masks").iterdir():
+        pixels = np.resize(np.uint8([[0, 0, 0], [9, 8, 7]]), (12, 16, 3))
+        path.write_bytes(encode(Image.fromarray(pixels)))
+    found = detect_source(tmp_path / "colors", task)
+    colors = {"color 000000": [0, 0, 0], "color 090807": [9, 8, 7]}
+    assert found.train == {"classes": colors}
+
+    voc = write_voc(tmp_path / "voc")
+    write_pairs(voc, "JPEGImages", "SegmentationClass", [0, 15, 255])
+    lists = voc / "ImageSets/Segmentation"
+    lists.mkdir()
+    (lists / "train.txt").write_text("0\n1\n")
+    (lists / "val.txt").write_text("2\n")
+    found = detect_source(voc, task)
+    assert (found.name, len(found.source)) == ("voc", 2)
+    assert (found.train, found.validation) == ({"split": "train"}, {"split": "val"})
+    assert found.source.info.class_names[15] == "person"
+    assert detect_source(voc).source.info.task == "detection"
+
+
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         detect_source(tmp_path / "none")
@@ -177,6 +233,7 @@ def test_what_is_not_there_is_said(tmp_path):
         ("nuts", "coco", 18),
         ("nuclei", "coco", 334),
         ("sign_digits", "image_folder", 2062),
+        ("membrane", "mask_folder", 30),
     ],
 )
 def test_real_folders(folder, name, count):

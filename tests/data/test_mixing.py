@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from pictures import MemorySource, classification_source, encode, picture
+from pictures import MemorySource, classification_source, encode
 from PIL import Image
 
 from visionkit.data.mixing import CutMix, MixUp, soft_labels
 from visionkit.data.pipeline import Order, make_dataset
 from visionkit.data.transforms import build_transforms
-from visionkit.types import Preprocessing
+from visionkit.types import VOID_CLASS, Preprocessing
 
 SEED = tf.constant([3, 4], tf.int64)
 INPUT = Preprocessing((24, 32))
@@ -180,12 +180,51 @@ def test_cutmix_takes_masks_along():
 def test_what_cannot_be_mixed_is_refused():
     source = classification_source(4)
     mixup = build_transforms([{"mixup": {"off_last_epochs": 1}}])
-    with pytest.raises(ValueError, match=r"`mixup` mixes the batches of a training"):
+    with pytest.raises(ValueError, match=r"`mixup` changes the batches of a training"):
         make_dataset(source, INPUT, 2, transforms=mixup)
     with pytest.raises(ValueError, match=r"needs the number of epochs.*epochs=\.\.\."):
         make_dataset(source, INPUT, 2, transforms=mixup, order=Order(0))
-    mask = encode(Image.fromarray(np.zeros((48, 64), np.uint8)))
-    record = {"encoded": encode(picture(48, 64)), "mask_encoded": mask}
-    masks = MemorySource([record] * 2, "semantic_segmentation")
+    instances = MemorySource([{"encoded": b""}] * 2, "instance_segmentation")
     with pytest.raises(ValueError, match=r"`mixup` is for classification"):
-        make_dataset(masks, INPUT, 2, transforms=mixup, order=Order(0, epochs=3))
+        make_dataset(instances, INPUT, 2, transforms=mixup, order=Order(0, epochs=3))
+
+
+def masks_source(count=8):
+    """Grey pictures of value 40 * class, the lower rows void."""
+    records = []
+    for index in range(count):
+        mask = np.full((24, 32), index % 4, np.uint8)
+        mask[20 - index :] = VOID_CLASS
+        pixels = np.full((24, 32, 3), 40 * (index % 4), np.uint8)
+        encoded = [encode(Image.fromarray(a)) for a in (pixels, mask)]
+        records.append(dict(zip(("encoded", "mask_encoded"), encoded, strict=True)))
+    return MemorySource(records, "semantic_segmentation")
+
+
+@pytest.mark.parametrize("more", [(), ({"cutmix": {"p": 0.7}},)], ids=["", "cutmix"])
+def test_mixup_makes_shares_of_masks(more):
+    mixers = build_transforms([{"mixup": {"alpha": 1.0, "p": 0.8}}, *more])
+    dataset = make_dataset(
+        masks_source(), INPUT, 4, transforms=mixers, order=Order(2, epochs=3)
+    )
+    blended = 0
+    for images, masks in dataset.take(8):
+        assert masks.shape == (4, 24, 32, 4) and masks.dtype == tf.float32
+        total = masks.numpy().sum(axis=-1)
+        seen = total > 0
+        np.testing.assert_allclose(total[seen], 1, atol=1e-6)
+        assert not seen[:, 20:].any() and seen[:, :12].all()
+        # The grey level is the mean of the classes' levels, by their shares.
+        level = (masks.numpy() * [0, 40, 80, 120]).sum(axis=-1)
+        assert np.abs(level - images.numpy()[..., 0])[seen].max() <= 0.51
+        blended += ((masks.numpy() > 0.01).sum(axis=-1) > 1).any()
+    assert blended
+
+
+def test_a_mask_that_is_not_blended_keeps_its_void():
+    source = masks_source()
+    mixers = build_transforms([{"mixup": {"p": 0.0}}])
+    dataset = make_dataset(source, INPUT, 4, transforms=mixers, order=Order(2))
+    plain = make_dataset(source, INPUT, 4, order=Order(2))
+    for (_, shares), (_, masks) in zip(dataset.take(2), plain.take(2), strict=True):
+        np.testing.assert_array_equal(shares, tf.one_hot(masks, 4))

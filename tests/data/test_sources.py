@@ -45,7 +45,9 @@ def test_build_source_passes_options():
 def test_build_source_names_the_nearest():
     with pytest.raises(ValueError, match=r"'image_foldr'. Did you mean 'image_folder'"):
         build_source("image_foldr", root=".")
-    with pytest.raises(ValueError, match=r"Legal: .*digits, image_folder, records"):
+    with pytest.raises(
+        ValueError, match=r"Legal: .*digits, image_folder, mask_folder, records"
+    ):
         build_source("xyz")
     with pytest.raises(
         ValueError, match=r"option of the source .digits. .*mean 'split'"

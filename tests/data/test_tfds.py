@@ -103,8 +103,24 @@ def prepared(tmp_path_factory):
                 image = example["image"]
                 yield key, {"image": image, "objects": objects, "labels": labels}
 
+    class TinyMasks(Tiny):
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(),
+                "segmentation_mask": tfds.features.Image(shape=(None, None, 1)),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features)
+            )
+
+        def _generate_examples(self, split):
+            for i, (key, example) in enumerate(super()._generate_examples(split)):
+                mask = np.ones((20, 30 + i, 1), np.uint8)
+                mask[:, 7:], mask[3:5] = 3, 2
+                yield key, {"image": example["image"], "segmentation_mask": mask}
+
     root = tmp_path_factory.mktemp("tfds")
-    for kind in (Tiny, TinyMany, TinyBoxes):
+    for kind in (Tiny, TinyMany, TinyBoxes, TinyMasks):
         builder = kind(data_dir=root)
         builder.info.set_file_format("tfrecord")
         builder.download_and_prepare()
@@ -262,8 +278,28 @@ def test_boxes_are_pixels_of_the_upright_image(prepared):
     assert many.info.multi_label and many.labels().shape == (6, 3)
     with pytest.raises(ValueError, match=r"tiny/1.2.0 has no boxes: none of its feat"):
         Tfds("tiny", prepared, task="detection")
-    with pytest.raises(ValueError, match="no task of tfds 'semantic_segmentation'"):
-        Tfds("tiny", prepared, task="semantic_segmentation")
+    with pytest.raises(ValueError, match="no task of tfds 'instance_segmentation'"):
+        Tfds("tiny", prepared, task="instance_segmentation")
+
+
+def test_masks(prepared):
+    task = "semantic_segmentation"
+    classes = {"pet": 1, "border": 3}
+    source = Tfds("tiny_masks", prepared, "test", task=task, classes=classes, void=2)
+    assert source.info.class_names == ("pet", "border") and source.labels() is None
+    for index, element in enumerate(source.raw_dataset().as_numpy_iterator()):
+        record = source.record(index)
+        assert element["mask_encoded"] == record["mask_encoded"]
+        height, width = inspect_image(record["encoded"]).upright_size
+        expected = np.full((height, width), 0)
+        expected[:, 7:], expected[3:5] = 1, 255
+        np.testing.assert_array_equal(source.mask(index), expected)
+    (_, masks), *_ = make_dataset(source, Preprocessing((20, 48)), 1)
+    assert set(np.unique(masks)) == {0, 1, 255}
+    with pytest.raises(ValueError, match=r"tiny/1.2.0 has 0 features that could be"):
+        Tfds("tiny", prepared, task=task)
+    with pytest.raises(ValueError, match=r"are not known.*Values in the masks: 1, 2"):
+        Tfds("tiny_masks", prepared, task=task)
 
 
 def test_a_prepared_folder_is_recognised(prepared):

@@ -10,7 +10,7 @@ import pytest
 
 from visionkit.data.geometry import placements
 from visionkit.data.sources import build_source
-from visionkit.tasks.scoring import DetectionScorer, batches_of
+from visionkit.tasks.scoring import DetectionScorer, SegmentationScorer, batches_of
 from visionkit.types import RESIZE_MODES, Preprocessing
 
 TIED = (0.054, 0.407)  # scores of two results, see below
@@ -53,6 +53,88 @@ def test_without_a_source_the_targets_are_the_truth():
     assert scorer.result()["map"] == pytest.approx(1.0)
     scorer.update(wrong, target)  # another image, of which the class is wrong
     assert scorer.result()["map"] < 0.6
+
+
+class Masks:
+    """The mask (20, 30) of one image, as a source gives it."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.truth = rng.integers(0, 3, (20, 30)).astype("uint8")
+        self.truth[3, :7] = 255
+        self.origin = self
+
+    def mask(self, index):
+        assert index == 0
+        return self.truth
+
+    def answers(self, scale, top=0, left=0, frame=(40, 60)):
+        """The truth as logits, each pixel `scale` times, and noise around."""
+        logits = np.random.default_rng(1).normal(size=(1, *frame, 3)) * 9
+        truth = np.where(self.truth == 255, 1, self.truth)
+        seen = np.eye(3)[truth].repeat(scale, 0).repeat(scale, 1) * 5
+        height, width = frame
+        seen = seen[max(0, -top) :, max(0, -left) :][:height, :width]
+        top, left = max(0, top), max(0, left)
+        logits[0, top : top + len(seen), left : left + seen.shape[1]] = seen
+        return {"logits": logits.astype("float32"), "segmentation": logits.argmax(-1)}
+
+
+ONE = {"image_id": np.array([0]), "image_size": np.array([[20, 30]])}
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "place", "unseen"),
+    [
+        (Preprocessing((40, 60), "stretch"), {"scale": 2}, 0),
+        (Preprocessing((40, 100), "letterbox"), {"scale": 2, "left": 20}, 0),
+        (Preprocessing((90, 60), "letterbox"), {"scale": 2, "top": 25}, 0),
+        (Preprocessing((70, 90), "shortest_edge", min_edge=40), {"scale": 2}, 0),
+        (Preprocessing((50, 60), "shortest_edge", min_edge=20), {"scale": 1}, 0),
+        (
+            Preprocessing((40, 40), "center_crop", crop_fraction=1.0),
+            {"scale": 2, "left": -10},
+            200 - 5,  # 5 columns at both sides, and void does not count
+        ),
+    ],
+    ids=lambda x: getattr(x, "resize", None),
+)
+def test_masks_are_scored_in_original_pixels(preprocessing, place, unseen):
+    source = Masks()
+    scorer = SegmentationScorer(("a", "b", "c"), preprocessing, source)
+    scorer.update(source.answers(**place, frame=preprocessing.image_size), ONE)
+    scores = scorer.result()
+    assert scores["unanswered_pixels"] == unseen
+    right = scores["num_pixels"] - unseen
+    assert scores["pixel_accuracy"] == pytest.approx(right / scores["num_pixels"])
+    assert scores["num_pixels"] == 20 * 30 - 7
+
+
+def test_masks_without_a_source_are_scored_in_the_frame_in_either_form():
+    source = Masks()
+    answers = source.answers(1, frame=(20, 30))
+    shares = np.concatenate([np.eye(3), np.zeros((253, 3))])[source.truth]
+    for masks in (source.truth, source.truth[..., None], shares):
+        scorer = SegmentationScorer(("a", "b", "c"), Preprocessing((20, 30)))
+        scorer.update(answers, {"segmentation_masks": masks[None]})
+        scores = scorer.result()
+        assert scores["mean_iou"] == 1.0 and scores["num_pixels"] == 593
+
+
+def test_the_pipelines_masks_are_the_sources_own():
+    from visionkit.data import make_dataset
+
+    source = build_source(
+        "digits", task="semantic_segmentation", split="validation", num_scenes=4
+    )
+    preprocessing = Preprocessing((256, 320), "stretch")
+    scorer = SegmentationScorer(source.info.class_names, preprocessing, source)
+    for _, target in make_dataset(source, preprocessing, 3, with_ids=True):
+        masks = np.asarray(target["segmentation_masks"])
+        logits = np.eye(source.info.num_classes)[masks]
+        scorer.update({"segmentation": masks, "logits": logits}, target)
+    scores = scorer.result()
+    assert scores["mean_iou"] == 1.0 and scores["num_examples"] == 4
 
 
 def test_batches_of_arrays_data_sets_and_things_read_once():

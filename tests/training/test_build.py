@@ -10,6 +10,9 @@ from visionkit.losses.classification import (
     SoftmaxCrossentropy,
     SoftmaxFocal,
 )
+from visionkit.losses.pixels import OHEMCrossentropy, PixelCrossentropy
+from visionkit.losses.regions import Dice
+from visionkit.losses.sums import LossSum
 from visionkit.training.build import build_loss, build_sources, class_weights
 from visionkit.training.recipe import load_recipe
 from visionkit.training.recipe_files import RecipeError
@@ -88,6 +91,66 @@ def test_the_loss_fits_the_labels(spec, labels, kind):
 def test_wrong_losses_are_refused(spec, message):
     with pytest.raises(RecipeError, match=message):
         build_loss(recipe(loss=spec), Toy(ONE))
+
+
+class ToyMasks(Source):
+    """Three masks of 60 pixels; of the classes one is nowhere."""
+
+    def __init__(self):
+        self.info = SourceInfo("semantic_segmentation", (*NAMES, "dodo"), 3)
+
+    def mask_counts(self):
+        # The last column is void, which is no pixel here.
+        return np.array([[40, 10, 0, 0, 10], [50, 0, 10, 0, 0], [60, 0, 0, 0, 0]])
+
+
+def segmentation(**train):
+    return load_recipe(
+        {
+            "task": "semantic_segmentation",
+            "model": {"name": "unet", "backbone": "resnet18", "image_size": [32, 32]},
+            "data": {"source": "digits"},
+            "train": {"epochs": 1, **train},
+        }
+    )
+
+
+def test_balanced_masks_have_their_median_frequency():
+    weights = class_weights("balanced", ToyMasks())
+    frequency = [150 / 170, 10 / 50, 10 / 60]  # in the images that have the class
+    assert weights == pytest.approx([*(0.2 / np.array(frequency)), 1.0])
+
+
+def test_losses_of_pixels_and_their_sums():
+    plain = segmentation()
+    assert (plain.train.loss, plain.train.monitor) == ("crossentropy", "val_mean_iou")
+    assert type(build_loss(plain, ToyMasks())) is PixelCrossentropy
+    parts = ["dice", {"ohem": {"threshold": 0.5, "label_smoothing": 0.1}}]
+    spec = {"sum": {"losses": parts, "weights": [1, 0.5]}}
+    recipe = segmentation(loss=spec, class_weights={"bee": 3.0})
+    total = build_loss(load_recipe(recipe), ToyMasks())
+    assert type(total) is LossSum and total.weights == [1.0, 0.5]
+    assert [type(part) for part in total.losses] == [Dice, OHEMCrossentropy]
+    assert [part.class_weights for part in total.losses] == [[1.0, 3.0, 1.0, 1.0]] * 2
+    hard = total.losses[1]
+    assert (hard.threshold, hard.label_smoothing) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("dise", r"train\.loss: found 'dise'.*mean 'dice'"),
+        ({"sum": {"losses": ["dice", "focus"]}}, "found 'focus'.*mean 'focal'"),
+        ({"sum": {"losses": "dice"}}, "must be a list"),
+        ({"sum": {"losses": [{"dice": {}, "ohem": {}}]}}, "must be a list"),
+        ({"sum": {"losses": ["dice"], "weights": [1, 2]}}, "one number for each"),
+        ({"sum": {"losses": [{"dice": {"gamma": 1}}]}}, "loss 'dice'"),
+        ("sum", "train.loss: .*losses"),
+    ],
+)
+def test_wrong_losses_of_pixels_are_refused(spec, message):
+    with pytest.raises(RecipeError, match=message):
+        build_loss(segmentation(loss=spec), ToyMasks())
 
 
 def test_oversampling_repeats_the_training_images_alone():

@@ -22,6 +22,7 @@ BACKBONES: dict[str, str] = {
     "alexnet_ungrouped": "visionkit.backbones.alexnet:alexnet_ungrouped",
     "vgg16": "visionkit.backbones.applications:VGG16",
     "vgg16_atrous": "visionkit.backbones.vgg_atrous:vgg16_atrous",
+    "vgg16_fcn": "visionkit.backbones.vgg_atrous:vgg16_fcn",
     "vgg19": "visionkit.backbones.applications:VGG19",
     "googlenet": "visionkit.backbones.googlenet:googlenet",
     "inception_v3": "visionkit.backbones.applications:InceptionV3",
@@ -86,6 +87,10 @@ BACKBONES: dict[str, str] = {
     "csp_darknet_m": "visionkit.backbones.csp_darknet:csp_darknet_m",
     "csp_darknet_l": "visionkit.backbones.csp_darknet:csp_darknet_l",
     "csp_darknet_x": "visionkit.backbones.csp_darknet:csp_darknet_x",
+    "unet": "visionkit.backbones.unet:unet",
+    "unet_norm": "visionkit.backbones.unet:unet_norm",
+    "unet_16": "visionkit.backbones.unet:unet_16",
+    "unet_16_norm": "visionkit.backbones.unet:unet_16_norm",
     "keras_cv.resnet_18": "visionkit.backbones.keras_cv:resnet_18",
     "keras_cv.resnet_34": "visionkit.backbones.keras_cv:resnet_34",
     "keras_cv.resnet_50": "visionkit.backbones.keras_cv:resnet_50",
@@ -117,7 +122,10 @@ CLASSIFICATION_ONLY = frozenset({"lenet5", "alexnet", "alexnet_ungrouped"})
 """Backbones that keep their valid padding, so that their levels are no pyramid."""
 
 # Backbones that take the file of another network, and what turns one into the other.
-_CONVERSIONS = {"vgg16_atrous": "visionkit.backbones.vgg_atrous:subsample"}
+_CONVERSIONS = {
+    "vgg16_atrous": "visionkit.backbones.vgg_atrous:subsample",
+    "vgg16_fcn": "visionkit.backbones.vgg_atrous:convolve",
+}
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -136,8 +144,13 @@ _NEVER_DILATED = {
     "xception": "its pooling of 3x3 and its shortcut of 1x1 have grids one pixel apart",
 }
 
-# Layers that may be levels, where the last one at a stride is inside of a block.
+# Layers that may be levels, where the last one at a stride is inside of a block or
+# not the one that was published; "P0" is there only by being named here.
 _TAPS = {
+    "vgg16_fcn": r"block[1-4]_pool",
+    **dict.fromkeys(
+        ("unet", "unet_norm", "unet_16", "unet_16_norm"), r"stage[0-3]_2_relu"
+    ),
     "inception_v3": r"activation(_[1-4])?|mixed\d+",
     "inception_resnet_v2": r"activation(_[1-4])?|block(35|17)_\d+_ac",
     "nasnet_mobile": r"stem_bn1|(reduction|normal)_concat_.*",
@@ -173,9 +186,9 @@ def build_backbone(
     Its input `images` is (B, H, W, C), 0..255, RGB where C = 3, float32 or uint8;
     normalisation is its first layer. Its output is a dict {"P1": (B, h1, w1, C1), ...}
     where Pn, the last feature map at stride 2**n, has the size ceil(image_size / 2**n)
-    for every image size. (Networks that pad less were published with other sizes; here
-    their convolutions pad to `same`, with the same weights. The backbones in
-    `CLASSIFICATION_ONLY` are left as published.)
+    for every image size; U-Net's have "P0" too. (Networks that pad less were published
+    with other sizes; here their convolutions pad to `same`, with the same weights. The
+    backbones in `CLASSIFICATION_ONLY` are left as published.)
 
     Args:
         name: A key of `BACKBONES`.
@@ -186,8 +199,8 @@ def build_backbone(
         weights: None (random), "imagenet" (what keras.applications downloads) or the
             path of a `.weights.h5`, `.keras` or legacy `.h5` file, written by this
             backbone or by the keras.applications network with `include_top=False`.
-            Tops are never loaded. (`vgg16_atrous` takes that of the whole VGG16, whose
-            fully connected layers it thins out.)
+            Tops are never loaded. (`vgg16_fcn` and `vgg16_atrous` take that of the
+            whole VGG16, whose fully connected layers they use or thin out.)
         output_stride: 32, or 16 or 8 to turn the last one or two strides into
             dilation, with the same weights. Levels keep their names: with 16, "P5"
             has the size of "P4". Families in which this would not give the undilated
@@ -196,7 +209,9 @@ def build_backbone(
             (Inception v1 and v3, NASNet, CSPDarkNet; DenseNet, VGG and
             Inception-ResNet at 8), Xception and those of keras-cv.
         freeze: Levels such as ("P1", "P2"): every layer up to and including those
-            stays fixed, batch normalisation in inference mode. This is saved along.
+            stays fixed, batch normalisation in inference mode. "norm" among them: so
+            does every batch normalisation, as R-CNN and RetinaNet are published, whose
+            few images per device say little about statistics. This is saved along.
         norm_momentum: Share of the old running statistics that batch normalisation
             keeps in a step. The published value (0.999 for MobileNetV2) needs several
             thousand steps to forget the statistics it starts with, which makes
@@ -223,7 +238,7 @@ def build_backbone(
     _check_options(name, weights, stochastic_depth)
 
     import_keras()
-    from visionkit.backbones.dilate import freeze_levels, rebuild, set_norm_momentum
+    from visionkit.backbones.dilate import freeze_parts, rebuild, set_norm_momentum
     from visionkit.backbones.weights import layer_variables, load_file, load_layers
 
     build = _resolve(BACKBONES[name])
@@ -239,7 +254,7 @@ def build_backbone(
         taps=_TAPS.get(name),
         stochastic_depth=stochastic_depth,
     )
-    freeze_levels(backbone, freeze)
+    freeze_parts(backbone, freeze)
     if norm_momentum is not None:
         set_norm_momentum(backbone, norm_momentum)
     if imagenet:

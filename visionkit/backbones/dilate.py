@@ -17,6 +17,9 @@ from visionkit.backbones.names import flat_layers, stable_names
 from visionkit.backbones.normalization import ImageNormalization
 from visionkit.backbones.stochastic_depth import ResidualDrops, is_addition, is_drop
 
+NORM = "norm"
+"""What `freeze` calls all batch normalisation of a backbone."""
+
 _NORMALIZATIONS = (
     ImageNormalization,
     keras.layers.Normalization,
@@ -47,7 +50,7 @@ def rebuild(
         pyramid: Whether paddings are made such that Pn has ceil(size / 2**n) pixels
             on every size; False leaves them as they are.
         taps: Regular expression of the layers that may be levels, beside the last
-            one. None: any.
+            one. None: any, but for those of the image's own size.
         stochastic_depth: Share of the last residual branch dropped in training; None
             for what was published.
 
@@ -71,7 +74,7 @@ def rebuild(
     levels = {
         f"P{stride.bit_length() - 1}": tensor
         for layer, stride, tensor in copy.maps
-        if taps is None or layer == last or re.fullmatch(taps, layer)
+        if (stride > 1 if taps is None else layer == last or re.fullmatch(taps, layer))
     }
     return keras.Model(images, dict(sorted(levels.items())), name=name)
 
@@ -91,31 +94,56 @@ def set_norm_momentum(backbone: keras.Model, momentum: float) -> None:
             layer.momentum = momentum
 
 
-def freeze_levels(backbone: keras.Model, levels: Sequence[str]) -> None:
+def freeze_parts(backbone: keras.Model, parts: Sequence[str]) -> None:
     """Fixes every layer up to and including the given levels, in place.
 
+    With "norm" among them also every batch normalisation, whatever its level.
+
     Raises:
-        ValueError: The backbone has no such level.
+        ValueError: The backbone has no such level, or no batch normalisation that can
+            be fixed.
     """
-    levels = (levels,) if isinstance(levels, str) else tuple(levels)
+    parts = (parts,) if isinstance(parts, str) else tuple(parts)
+    levels = [part for part in parts if part != NORM]
     outputs = backbone.output
     unknown = [level for level in levels if level not in outputs]
     if unknown:
         raise ValueError(
             f"{backbone.name} has no level {unknown[0]!r} to freeze. "
-            f"Its levels: {', '.join(outputs)}. Received: freeze={levels}"
+            f"Its levels: {', '.join(outputs)}; {NORM!r} is all batch normalisation. "
+            f"Received: freeze={parts}"
         )
     if levels:
         frozen = keras.Model(backbone.input, [outputs[level] for level in levels])
         for layer in frozen.layers:
             layer.trainable = False
+    if NORM in parts:
+        for layer in _normalizations(backbone):
+            layer.trainable = False
+
+
+def _normalizations(backbone: keras.Model) -> list[keras.layers.Layer]:
+    """Every batch normalisation; a `ValueError` where there is none, or a hidden one.
+
+    What is set on a layer inside of a block that is one layer is not saved with it.
+    """
+    kind = keras.layers.BatchNormalization
+    seen = [layer for layer in flat_layers(backbone) if isinstance(layer, kind)]
+    every = [x for x in backbone._flatten_layers() if isinstance(x, kind)]
+    if not seen or len(seen) < len(every):
+        where = "inside of closed layers" if every else "nowhere"
+        raise ValueError(
+            f"{backbone.name} has batch normalisation {where}, which {NORM!r} cannot "
+            "freeze: leave it out, or freeze levels."
+        )
+    return seen
 
 
 class _Copy:
     """Called with each layer of the reference and its new inputs, in graph order.
 
     Attributes:
-        maps: (layer, stride, tensor) of the feature maps so far at a stride 2**n > 1.
+        maps: (layer, stride, tensor) of the feature maps so far at a stride 2**n.
         strides: Stride of each new tensor relative to the images in the reference.
         depths: Layers with weights on the longest way from the images to it.
         unpadded: For each output of a `ZeroPadding2D`, its input and its padding.
@@ -171,7 +199,7 @@ class _Copy:
         self.depths[outputs] = depth
         if isinstance(layer, keras.layers.ZeroPadding2D):
             self.unpadded[outputs] = (args[0], layer.padding)
-        elif len(outputs.shape) == 4 and stride > 1 and stride & (stride - 1) == 0:
+        elif len(outputs.shape) == 4 and stride & (stride - 1) == 0:
             name = self.names.get(layer.name, layer.name)
             self.maps.append((name, stride, outputs))
         return outputs

@@ -1,5 +1,6 @@
-"""VGG-16 as SSD and DeepLab read it: fully connected layers turned into convolutions.
+"""VGG-16 with its fully connected layers turned into convolutions.
 
+Long, Shelhamer and Darrell 2015 (FCN), section 4.1: all of both, at stride 32.
 Liu et al. 2016 (SSD), section 3.1: fc6 and fc7 become convolutions whose weights are
 drawn from theirs, the last pooling is 3x3 with stride 1, and fc6 is dilated to see what
 it saw before (Chen et al. 2015).
@@ -38,6 +39,42 @@ def vgg16_atrous(imagenet: bool = False) -> keras.Model:
     return network
 
 
+def vgg16_fcn(imagenet: bool = False) -> keras.Model:
+    """VGG-16 up to fc7, as FCN has it: 134,260,544 parameters.
+
+    Its levels P1 to P4 are the poolings, P5 is fc7 with half of it dropped in training,
+    as of fc6 (VGG's own dropout).
+    """
+    network = build_application("VGG16")
+    x = network.outputs[0]
+    for name, size in (("fc6", 7), ("fc7", 1)):
+        x = layers.Conv2D(4096, size, padding="same", activation="relu", name=name)(x)
+        x = layers.Dropout(0.5, name=f"{name}_dropout")(x)
+    network = keras.Model(network.inputs[0], x, name="vgg16_fcn")
+    if imagenet:
+        full = _full_imagenet()
+        load_layers(network, convolve(layer_variables(full)), "The ImageNet network")
+    return network
+
+
+def convolve(stored: Layers) -> Layers:
+    """Weights of the whole VGG-16 as those of `vgg16_fcn`.
+
+    fc1 becomes a convolution of 7x7, fc2 one of 1x1. The classifier is left out.
+
+    Args:
+        stored: Weights by layer. Without "fc1" and "fc2" they come back as they are.
+    """
+    if not _has_whole_fc(stored):
+        return stored
+    fc1, fc2 = stored["fc1"], stored["fc2"]
+    converted = {
+        "fc6": {"0": np.reshape(fc1["0"], _FC6), "1": fc1["1"]},
+        "fc7": {"0": np.asarray(fc2["0"])[None, None], "1": fc2["1"]},
+    }
+    return _without_top(stored) | converted
+
+
 def subsample(stored: Layers) -> Layers:
     """Weights of the whole VGG-16 as those of `vgg16_atrous`.
 
@@ -48,11 +85,9 @@ def subsample(stored: Layers) -> Layers:
     Args:
         stored: Weights by layer. Without "fc1" and "fc2" they come back as they are.
     """
-    if not {"fc1", "fc2"} <= stored.keys():
+    if not _has_whole_fc(stored):
         return stored
     fc1, fc2 = stored["fc1"], stored["fc2"]
-    if tuple(fc1["0"].shape) != (np.prod(_FC6[:3]), _FC6[3]):
-        return stored  # which no layer will fit
     kernel = np.reshape(fc1["0"][:, ::_UNITS], (*_FC6[:3], -1))
     converted = {
         "fc6": {"0": kernel[::_STEP, ::_STEP], "1": fc1["1"][::_UNITS]},
@@ -61,8 +96,18 @@ def subsample(stored: Layers) -> Layers:
             "1": fc2["1"][::_UNITS],
         },
     }
+    return _without_top(stored) | converted
+
+
+def _has_whole_fc(stored: Layers) -> bool:
+    """Whether VGG's own fully connected layers are there; others no layer will fit."""
+    shape = (np.prod(_FC6[:3]), _FC6[3])
+    return {"fc1", "fc2"} <= stored.keys() and tuple(stored["fc1"]["0"].shape) == shape
+
+
+def _without_top(stored: Layers) -> Layers:
     left_out = {"fc1", "fc2", "predictions"}
-    return {k: v for k, v in stored.items() if k not in left_out} | converted
+    return {k: v for k, v in stored.items() if k not in left_out}
 
 
 def _full_imagenet() -> keras.Model:

@@ -69,7 +69,7 @@ def check_source(
         source: A split.
         name: What the report calls it.
         deep: Also decodes every image with the decoder of the training, which finds
-            damage within the pixels.
+            damage within the pixels, and every mask; else `check_masks.MAX_READ`.
         report: The run's report; it is told which records are unreadable, and raises
             where they are too many.
         contents: The source's `content_ids`, if they are known already.
@@ -83,12 +83,11 @@ def check_source(
     headers = parallel_map(examine, range(len(source)), workers)
     if contents is None:
         (contents,) = content_ids(source, workers=workers)
-    scan = Scan(source, headers, contents)
+    scan = Scan(source, headers, contents, deep)
     if report is not None:
         bad = np.flatnonzero(~scan.used).tolist()
-        report.take_scan(
-            {i: (headers[i].rule, headers[i].detail) for i in bad}, scan.notes
-        )
+        bad = {i: (headers[i].rule, headers[i].detail) for i in bad}
+        report.take_scan(bad | (scan.masks.bad if scan.has_masks else {}), scan.notes)
     rules = (*COMMON_RULES, *RULES.get(source.info.task, ()))
     findings = [finding for rule in rules for finding in rule(scan)]
     return CheckReport(name, findings, count(scan))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from visionkit.data.check_report import CheckReport, Finding, printable
+from visionkit.data.image_header import BadImage
 from visionkit.data.sources.base import Source
 from visionkit.types import Results
 
@@ -98,7 +99,7 @@ def _figure(source: Source, index: int) -> str:
 
 
 def thumbnail(source: Source, index: int) -> bytes | None:
-    """A small JPEG of a record with its boxes, None where it cannot be read."""
+    """A small JPEG of a record with its boxes or mask, None where it cannot be read."""
     from visionkit.visualize.drawing import draw_annotations, open_image
 
     record = source.record(index)
@@ -109,12 +110,25 @@ def thumbnail(source: Source, index: int) -> bytes | None:
         return None
     scale = min(1, SIDE / max(image.size))
     out = io.BytesIO()
-    draw_annotations(image, _truth(source, record, image.size), scale).save(out, "JPEG")
+    truth = _truth(source, index, image.size)
+    draw_annotations(image, truth, scale).save(out, "JPEG")
     return out.getvalue()
 
 
-def _truth(source: Source, record, size) -> Results:
-    """The boxes that can be drawn."""
+def _truth(source: Source, index: int, size) -> Results:
+    """The boxes, or the mask, that can be drawn."""
+    record = source.record(index)
+    if source.info.task == "semantic_segmentation":
+        try:
+            mask = source.mask(index)
+        except BadImage:
+            return Results()
+        fits = mask.shape == size[::-1]
+        names = list(source.info.class_names)
+        labels = np.arange(len(names))
+        return Results(
+            segmentation=mask if fits else None, labels=labels, label_names=names
+        )
     if "boxes" not in record:
         return Results()
     names = source.info.class_names

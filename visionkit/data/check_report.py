@@ -39,8 +39,9 @@ class CheckReport:
         findings: Errors first.
         counts: Plain numbers: `read` = `used` + the sum of `skipped` by rule,
             `notes`, `formats`, `height` and `width` (upright, in pixels), `classes`
-            (images of each, or boxes) and `imbalance`; with boxes `boxes`,
-            `boxes_per_image` and `box_side` (square root of the area, in pixels).
+            (images of each, or boxes, or pixels) and `imbalance`; with boxes `boxes`,
+            `boxes_per_image` and `box_side` (square root of the area, in pixels);
+            with masks `masks_read`, `pixels` and the share of `void` in them.
     """
 
     name: str
@@ -108,7 +109,8 @@ class CheckReport:
 
         classes = sorted(self.counts["classes"].items(), key=lambda item: -item[1])
         most = max(classes[0][1], 1)
-        unit = "boxes" if "boxes" in self.counts else "images"
+        units = (unit for unit in ("boxes", "pixels") if unit in self.counts)
+        unit = next(units, "images")
         table = Table("class", unit, "", title_justify="left")
         for name, count in classes[:_SHOWN_CLASSES]:
             table.add_row(_text(name), str(count), "█" * round(30 * count / most))

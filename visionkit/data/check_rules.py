@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from visionkit.data.check_boxes import BOX_RULES, BoxScan
+from visionkit.data.check_masks import MASK_RULES, MaskScan, count_masks_of
 from visionkit.data.check_report import Finding
 from visionkit.data.headers import BadImage, ImageHeader
 from visionkit.data.report import MAX_BAD
@@ -41,11 +42,13 @@ class Scan:
         source: The source.
         headers: Per record its header, or why it cannot be used.
         contents: (N,) int64; records of one number hold the same bytes.
+        deep: Whether all pixels are looked at.
     """
 
     source: Source
     headers: list[ImageHeader | BadImage]
     contents: np.ndarray
+    deep: bool = False
 
     @functools.cached_property
     def used(self) -> np.ndarray:
@@ -84,6 +87,16 @@ class Scan:
     def boxes(self) -> BoxScan:
         """The boxes of the images that can be used (tasks with boxes)."""
         return BoxScan.of(self)
+
+    @functools.cached_property
+    def masks(self) -> MaskScan:
+        """The masks of the images that can be used (semantic segmentation)."""
+        return MaskScan.of(self)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the task is one with semantic masks."""
+        return self.source.info.task == "semantic_segmentation"
 
     @property
     def has_boxes(self) -> bool:
@@ -208,6 +221,8 @@ def count(scan: Scan) -> dict:
         counts["imbalance"] = round(_imbalance(scan.class_counts), 2)
     if scan.has_boxes:
         counts |= _count_boxes(scan)
+    if scan.has_masks:
+        counts |= count_masks_of(scan)
     return counts
 
 
@@ -230,5 +245,6 @@ COMMON_RULES = (_bad_images, _notes, _duplicates)
 RULES = {
     "classification": (_label_conflicts, _class_balance),
     **dict.fromkeys(BOX_TASKS, (*BOX_RULES, _class_balance)),
+    "semantic_segmentation": MASK_RULES,
 }
 """Task -> its own rules."""

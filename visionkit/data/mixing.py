@@ -27,12 +27,14 @@ BOX_ALPHA = 32.0  # weights of 0.5 with a standard deviation of 0.06
 class MixUp:
     """Blends each image and its label with its partner's (Zhang et al. 2018, eq. 1).
 
-    With boxes, a blended image has those of both, all in full, so that both should
-    be seen: half and half in YOLOX (Ge et al. 2021), and about that by default.
+    A mask becomes the shares of the classes at each pixel; what is void in one of two
+    blended images is void in the blend. With boxes, a blended image has those of both,
+    all in full, so that both should be seen: half and half in YOLOX (Ge et al. 2021),
+    and about that by default.
 
     Args:
         alpha: Of Beta(alpha, alpha), from which the weight of each image is drawn. By
-            default 0.2 for classes and 32 for boxes.
+            default 0.2 for classes and masks, and 32 for boxes.
         p: Probability, of each image.
         off_last_epochs: Epochs at the end of the training that mix nothing.
     """
@@ -41,7 +43,7 @@ class MixUp:
     p: float = 1.0
     off_last_epochs: int = 0
     stage = "batch"
-    tasks = ("classification", "detection")
+    tasks = ("classification", "detection", "semantic_segmentation")
     images = 2
 
     def __post_init__(self):
@@ -57,6 +59,9 @@ class MixUp:
         images = tf.cast(tf.round(pixels), tf.uint8)
         if has_boxes:
             return images, join_partner(target, own < 1)
+        if "segmentation_masks" in target:
+            masks = _blend_masks(target["segmentation_masks"], own)
+            return images, {**target, "segmentation_masks": masks}
         return images, {**target, "labels": _blend(target["labels"], own[:, None])}
 
 
@@ -102,7 +107,10 @@ class CutMix:
         images = select(inside[..., None], _partner(images), images)
         if "segmentation_masks" in target:
             masks = target["segmentation_masks"]
-            masks = select(inside, _partner(masks), masks)
+            if masks.dtype.is_floating:
+                masks = tf.where(inside[..., None], _partner(masks), masks)
+            else:
+                masks = select(inside, _partner(masks), masks)
             return images, {**target, "segmentation_masks": masks}
         own = 1 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))
         return images, {**target, "labels": _blend(target["labels"], own[:, None])}
@@ -114,7 +122,7 @@ def mix_batches(dataset, mixers, order, steps: int, num_classes: int):
     Args:
         dataset: Of (images (B, h, w, C) uint8, target dict, seeds (B, 2)), from the
             place that `order` names; labels (B,) int32 or (B, K) float32, or (B, M)
-            int32 beside boxes (B, M, 4).
+            int32 beside boxes (B, M, 4); masks (B, h, w) uint8.
         mixers: Transforms of the stage "batch", at least one.
         order: The training's `Order`.
         steps: Per epoch.
@@ -122,7 +130,8 @@ def mix_batches(dataset, mixers, order, steps: int, num_classes: int):
 
     Returns:
         A data set of (images, target): labels without boxes (B, K) float32, in every
-        batch, mixed or not. A function of the seed and the position alone.
+        batch, mixed or not; where there is a `MixUp` masks (B, h, w, K) float32. A
+        function of the seed and the position alone.
     """
     first = order.start_epoch * steps + order.start_step
 
@@ -137,6 +146,9 @@ def mix_batches(dataset, mixers, order, steps: int, num_classes: int):
             return _mix_in_turn(images, target, ways, step // steps, seed)
         if "labels" in target:
             target = {**target, "labels": soft_labels(target["labels"], num_classes)}
+        elif any(isinstance(mixer, MixUp) for mixer in mixers):
+            masks = tf.one_hot(target["segmentation_masks"], num_classes)  # void: all 0
+            target = {**target, "segmentation_masks": masks}
         return _mix_one(images, target, ways, step // steps, seed)
 
     dataset = dataset.enumerate(first)
@@ -193,6 +205,13 @@ def _partner(values):
 def _blend(values, own):
     other = _partner(values)
     return other + own * (values - other)
+
+
+def _blend_masks(masks, own):
+    """Shares (B, h, w, K) blended; zeros where a part of the blend is void."""
+    seen = tf.reduce_any(masks > 0, axis=-1, keepdims=True)
+    own = own[:, None, None, None]
+    return tf.where((seen & _partner(seen)) | (own == 1), _blend(masks, own), 0.0)
 
 
 def _check(mixer) -> None:

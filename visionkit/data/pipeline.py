@@ -11,7 +11,8 @@ The one place where the order of the steps is decided, each with its reason:
 6. Transforms that change values, on the fewer pixels that are left.
 7. Boxes and proposals are mapped once, by the composed geometry, and padded to static
    numbers.
-8. Batch, mix the images of a batch, and prefetch; pixels stay uint8 until the device.
+8. Batch, mix the images of a batch, change its size, and prefetch; pixels stay uint8
+   until the device.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tensorflow as tf
 
 from visionkit.data.geometric import move
 from visionkit.data.mixing import mix_batches
+from visionkit.data.multi_scale import resize_batches
 from visionkit.data.order import (
     Order,
     batch_names,
@@ -40,7 +42,7 @@ from visionkit.data.targets import (
     pad_proposals,
     simplify,
 )
-from visionkit.data.transforms import check_transforms, stage_of
+from visionkit.data.transforms import bind_transforms, check_transforms, stage_of
 from visionkit.types import Preprocessing
 
 __all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
@@ -81,13 +83,15 @@ def make_dataset(
             to this number with zeros. Further ones are dropped.
 
     Returns:
-        A `tf.data.Dataset` of (images, target): images (B, h, w, C) uint8, with
+        A `tf.data.Dataset` of (images, target): images (B, h, w, C) uint8 (of dynamic
+        h and w where a transform changes the size of batches), with
         `max_proposals` {"images": ..., "proposals": (B, P, 4) float32 xyxy pixels of
         the input}; the target by the source's task:
         classification: labels (B,) int32, with ids {"labels": ...}; (B, K) float32
         where the source has many labels per image, or a transform mixes images;
         semantic segmentation: (B, h, w) uint8 class ids, 255 = void, with ids
-        {"segmentation_masks": ...};
+        {"segmentation_masks": ...}; with `mixup` (B, h, w, K) float32 shares of the
+        classes, all 0 where void;
         detection and instance segmentation: {"boxes": (B, M, 4) float32 xyxy pixels of
         the input, "labels": (B, M) int32}, label -1 in padded rows.
 
@@ -101,9 +105,11 @@ def make_dataset(
         )
     task = source.info.task
     check_transforms(transforms, task, order)
-    stages = {stage: _at(stage, transforms) for stage in ("decode", "pool", "batch")}
+    transforms = bind_transforms(transforms, source)
+    names = ("decode", "pool", "batch", "size")
+    stages = {stage: _at(stage, transforms) for stage in names}
     if max_proposals is not None:
-        _check_proposals(source, max_proposals, stages["batch"])
+        _check_proposals(source, max_proposals, stages["batch"] + stages["size"])
     report = report or DataReport(source)
     report.check()
     if task in BOX_TASKS:
@@ -115,11 +121,6 @@ def make_dataset(
     else:
         records = training_records(source, order, batch_size, report.bad_indices)
 
-    def read(record):
-        if max_proposals is None:
-            record = {key: record[key] for key in record if key != "proposals"}
-        return read_sample(record, preprocessing, *stages["decode"])
-
     def finish(sample):
         sample = augment_and_resize(sample, preprocessing, transforms)
         target = make_target(sample, task, max_boxes, with_ids)
@@ -130,25 +131,40 @@ def make_dataset(
         proposals = pad_proposals(map_proposals(sample), max_proposals)
         return {"images": sample["images"], "proposals": proposals}, simplify(target)
 
+    read = _reader(source, preprocessing, stages["decode"], max_proposals is not None)
     dataset = read_samples(records, read, report)
     for group in stages["pool"]:
         dataset = _run_in_pool(dataset, source, group)
     dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=order is not None)
+    steps = steps_per_epoch(source, batch_size)
     if stages["batch"]:
-        steps = steps_per_epoch(source, batch_size)
         dataset = mix_batches(
             dataset, stages["batch"], order, steps, source.info.num_classes
         ).map(lambda images, target: (images, simplify(target)))
+    for multi_scale in stages["size"]:
+        dataset = resize_batches(dataset, multi_scale, order, steps)
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _reader(source: Source, preprocessing, crops, proposals: bool):
+    """Record to sample, graph code; proposals are left out unless asked for."""
+    code = source.mask_code
+
+    def read(record):
+        if not proposals:
+            record = {key: record[key] for key in record if key != "proposals"}
+        return read_sample(record, preprocessing, *crops, mask_code=code)
+
+    return read
 
 
 def _check_proposals(source: Source, max_proposals: int, mixers) -> None:
     if max_proposals < 1 or mixers:
         raise ValueError(
-            "`max_proposals` must be at least 1, and images with proposals are not "
-            "mixed in a batch. Received: "
-            f"max_proposals={max_proposals}, {len(mixers)} transforms that mix"
+            "`max_proposals` must be at least 1, and batches with proposals are "
+            "neither mixed nor resized. Received: "
+            f"max_proposals={max_proposals}, {len(mixers)} transforms that do so"
         )
     if "proposals" not in source.raw_dataset().element_spec:
         raise ValueError(

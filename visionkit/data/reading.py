@@ -9,9 +9,12 @@ import tensorflow as tf
 from visionkit.data.decode import decode_and_crop, decode_image
 from visionkit.data.geometric import cut, start_geometry
 from visionkit.data.graph_headers import is_sixteen_bit, require
-from visionkit.data.index_masks import decode_index_mask
+from visionkit.data.graph_rle import paint_regions
+from visionkit.data.index_masks import decode_mask
+from visionkit.data.mask_codes import MaskCode
 from visionkit.data.order import origin_of
 from visionkit.data.report import DataReport, diagnose
+from visionkit.data.sources.ragged import RLE_COLUMNS
 from visionkit.types import Preprocessing
 
 FINE, NOTED, BROKEN = range(3)  # what the normal path tells the reporting one
@@ -22,13 +25,16 @@ BOX_COLUMNS = ("boxes", "is_crowd", "is_difficult", "area")
 PARALLEL_RECORDS = 2 * (os.cpu_count() or 1)
 
 
-def read_sample(record, preprocessing: Preprocessing, crop=None):
+def read_sample(
+    record, preprocessing: Preprocessing, crop=None, mask_code: MaskCode | None = None
+):
     """One record, read and decoded. Graph code.
 
     Args:
         record: An element of `Source.raw_dataset`, with "seed" (2,) int64.
         preprocessing: Channels and EXIF rule.
         crop: A `Crop` that is done while decoding; it draws from transform 0's seed.
+        mask_code: The source's; None for masks of class ids of any number.
 
     Returns:
         A `Sample` with "seed", the keys of `geometric.start_geometry` and "event" ()
@@ -53,7 +59,7 @@ def read_sample(record, preprocessing: Preprocessing, crop=None):
         "image_size": size,
         "event": tf.where(is_sixteen_bit(encoded), NOTED, FINE),
         **start_geometry(size),
-        **_annotations(record, size),
+        **_annotations(record, size, mask_code),
     }
     if crop is not None:
         sample = cut(sample, window)
@@ -64,7 +70,7 @@ def _bytes(record, encoded, path):
     return record[encoded] if encoded in record else tf.io.read_file(record[path])
 
 
-def _annotations(record, size):
+def _annotations(record, size, mask_code):
     """The annotations under the sample's names."""
     out = {}
     if "label" in record:
@@ -75,7 +81,7 @@ def _annotations(record, size):
         boxes = {key: record[key] for key in BOX_COLUMNS if key in record}
         out["bounding_boxes"] = {**boxes, "labels": record["box_labels"]}
     if "mask_path" in record or "mask_encoded" in record:
-        mask = decode_index_mask(_bytes(record, "mask_encoded", "mask_path"))
+        mask = decode_mask(_bytes(record, "mask_encoded", "mask_path"), mask_code)
         out["segmentation_masks"] = require(
             tf.reduce_all(tf.shape(mask) == size),
             mask,
@@ -83,6 +89,9 @@ def _annotations(record, size):
             tf.shape(mask),
             size,
         )
+    if "regions" in record:
+        parts = record["regions"], record["region_labels"]
+        out["segmentation_masks"] = paint_regions(*parts, size)
     for key in ("instance_masks", "proposals"):
         if key in record:
             out[key] = record[key]
@@ -121,7 +130,8 @@ def read_samples(records, read, report: DataReport):
             report.note("image.16bit", int(index))
         elif int(index) not in report.bad:
             record = report.source.record(int(index))
-            report.add_bad(int(index), *diagnose(record, _error(read, record)))
+            code = report.source.mask_code
+            report.add_bad(int(index), *diagnose(record, _error(read, record), code))
         return index
 
     def tell(sample):
@@ -153,7 +163,10 @@ def _empty(spec):
 
 def _error(read, record) -> str:
     """What `read` says of a record that it fails on."""
-    tensors = {key: tf.constant(value) for key, value in record.items()}
+    tensors = {
+        key: tf.constant(value, tf.string if key in RLE_COLUMNS else None)
+        for key, value in record.items()
+    }
     seed = tf.zeros(2, tf.int64)
     try:
         read({**tensors, "index": tf.constant(0, tf.int64), "seed": seed})

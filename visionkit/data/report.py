@@ -8,6 +8,7 @@ import threading
 
 from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
+from visionkit.data.mask_codes import MaskCode, encoded_mask
 from visionkit.data.sources.base import Source
 
 MAX_BAD = 0.01
@@ -168,28 +169,30 @@ class DataReport:
             self.bad = {index: tuple(what) for index, *what in state["bad"]}
 
 
-def diagnose(record, error: str = "") -> tuple[str, str]:
+def diagnose(
+    record, error: str = "", mask_code: MaskCode | None = None
+) -> tuple[str, str]:
     """Why a record cannot be read, as (rule, detail).
 
     Args:
         record: A `Record`.
-        error: What the decoder said; used where the files' headers are sound.
+        error: What the decoder said; used where the files themselves are sound.
+        mask_code: The source's, to find the values of a mask that no class has.
     """
-    for path, encoded, kind in (
-        ("path", "encoded", "image"),
-        ("mask_path", "mask_encoded", "mask"),
-    ):
-        if encoded in record:
-            image = record[encoded]
-        elif path in record:
-            image = os.fsdecode(record[path])
-        else:
-            continue
-        try:
-            inspect_image(image)
-        except BadImage as bad:
-            return bad.rule.replace("image", kind), bad.detail
-    return _rule_in(error)
+    image = record.get("encoded")
+    try:
+        inspect_image(os.fsdecode(record["path"]) if image is None else image)
+    except BadImage as bad:
+        return bad.rule, bad.detail
+    rule, detail = _rule_in(error)
+    try:
+        if mask_code and ("mask_path" in record or "mask_encoded" in record):
+            mask_code.decode(encoded_mask(record))
+    except BadImage as bad:
+        rule, detail = bad.rule, bad.detail
+    if rule.startswith("mask.") and "mask_path" in record:
+        detail = f"{os.fsdecode(record['mask_path'])}: {detail}"
+    return rule, detail
 
 
 def _rule_in(error: str) -> tuple[str, str]:

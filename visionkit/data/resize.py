@@ -8,7 +8,7 @@ went: resized = original * scale + offset, in pixels with continuous edges.
 from __future__ import annotations
 
 from visionkit.data.decode import slice_window
-from visionkit.data.geometry import placement_of, resize_geometry
+from visionkit.data.geometry import STRIP_VALUES, placement_of, resize_geometry
 from visionkit.data.lazy import tf
 from visionkit.types import PAD_VALUE, VOID_CLASS, Preprocessing
 
@@ -135,6 +135,113 @@ def segmentation_to_original(segmentation, placement, image_size, fill=VOID_CLAS
     out = tf.gather(tf.gather(segmentation, rows), columns, axis=1)
     inside = in_rows[:, None] & in_columns[None, :]
     return tf.where(inside, out, tf.cast(fill, out.dtype))
+
+
+def logits_to_original(logits, placement, image_size):
+    """Logits of the resized image at the original's size, bilinear.
+
+    An original pixel i lies at (i + 0.5) * scale + offset - 0.5 of the frame, but never
+    beyond the centres of the first and last pixel that hold image: what the model says
+    of the border that a resize added does not show.
+
+    Args:
+        logits: (h, w, K), at the model's size; what is not finite counts as 0.
+        placement: (4,) float32, scales positive.
+        image_size: (2,) int32, original (height, width).
+
+    Returns:
+        (height, width, K) float32; zeros where the model saw nothing (outside of a
+        centre crop).
+    """
+    rows, columns = _all_taps(logits, placement, image_size)
+    out = _bilinear(_finite(logits), rows, columns)
+    inside = rows["seen"][:, None] & columns["seen"]
+    return tf.where(inside[..., None], out, 0.0)
+
+
+def classes_to_original(logits, placement, image_size):
+    """The best class of each original pixel, by `logits_to_original`.
+
+    Some rows at a time, so that large images with many classes need little memory.
+
+    Args:
+        logits: (h, w, K), at the model's size; what is not finite counts as 0.
+        placement: (4,) float32, scales positive.
+        image_size: (2,) int32, original (height, width).
+
+    Returns:
+        (height, width) uint8, the first of the best classes; 255 where the model saw
+        nothing.
+    """
+    height, width = tf.unstack(image_size)
+    # An image that could not be read has no rows, but `map_fn` wants one strip.
+    at_least = tf.stack([tf.maximum(height, 1), width])
+    rows, columns = _all_taps(logits, placement, at_least)
+    logits = _finite(logits)
+    values = tf.maximum(width * tf.shape(logits)[2], 1)
+    count = tf.clip_by_value(STRIP_VALUES // values, 1, at_least[0])
+    strips = (at_least[0] + count - 1) // count
+
+    def one(index):
+        chosen = tf.minimum(tf.range(count) + index * count, at_least[0] - 1)
+        strip = {name: tf.gather(value, chosen) for name, value in rows.items()}
+        found = tf.argmax(_bilinear(logits, strip, columns), -1, "int32")
+        inside = strip["seen"][:, None] & columns["seen"]
+        return tf.cast(tf.where(inside, found, VOID_CLASS), tf.uint8)
+
+    spec = tf.TensorSpec((None, None), tf.uint8)
+    found = tf.map_fn(
+        one, tf.range(strips), fn_output_signature=spec, parallel_iterations=2
+    )
+    return tf.reshape(found, [-1, width])[:height]
+
+
+def _finite(logits):
+    logits = tf.cast(logits, tf.float32)
+    return tf.where(tf.math.is_finite(logits), logits, 0.0)
+
+
+def _all_taps(logits, placement, image_size):
+    """Of rows and of columns: see `_taps`."""
+    size = tf.shape(logits)
+    return [
+        _taps(image_size[axis], size[axis], placement[axis], placement[2 + axis])
+        for axis in (0, 1)
+    ]
+
+
+def _taps(length, size, scale, offset) -> dict:
+    """Between which pixels of the frame those of the original lie, on one axis.
+
+    Of each: the pixels "low" and "high", the "weight" of the latter, and whether the
+    model saw it ("seen").
+    """
+    scale, offset, edge, frame = (
+        tf.cast(value, tf.float64) for value in (scale, offset, length, size)
+    )
+    centre = (tf.cast(tf.range(length), tf.float64) + 0.5) * scale + offset
+    first = tf.round(tf.maximum(offset, 0.0))
+    last = tf.round(tf.minimum(edge * scale + offset, frame)) - 1.0
+    last = tf.maximum(last, first)
+    place = tf.minimum(tf.maximum(centre - 0.5, first), last)
+    low = tf.floor(place)
+    return {
+        "low": tf.cast(low, tf.int32),
+        "high": tf.cast(tf.minimum(low + 1.0, last), tf.int32),
+        "weight": tf.cast(place - low, tf.float32),
+        "seen": (centre > 0) & (centre < frame),
+    }
+
+
+def _bilinear(logits, rows, columns):
+    """`logits` (h, w, K) at the taps: (rows, columns, K)."""
+
+    def mix(values, taps, weight, axis):
+        low = tf.gather(values, taps["low"], axis=axis)
+        return low + (tf.gather(values, taps["high"], axis=axis) - low) * weight
+
+    logits = mix(logits, rows, rows["weight"][:, None, None], 0)
+    return mix(logits, columns, columns["weight"][:, None], 1)
 
 
 def _resize(image, preprocessing, resample, pad_value):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_GROUPS = 7
+GROUPS = 7
 """Groups of five bits that hold any difference of two int32 lengths."""
 
 
@@ -30,12 +30,12 @@ def encode_runs(runs: np.ndarray) -> bytes:
     deltas = runs.copy()
     deltas[3:] -= runs[1:-2]
 
-    shifted = deltas[:, None] >> (5 * np.arange(_GROUPS + 1))  # (R, groups + 1)
+    shifted = deltas[:, None] >> (5 * np.arange(GROUPS + 1))  # (R, groups + 1)
     groups, rest = shifted[:, :-1] & 31, shifted[:, 1:]
     # A group is the last when what is left is only its own sign, bit 4.
     last = rest == np.where(groups & 16, -1, 0)
     lengths = last.argmax(axis=1)[:, None]
-    position = np.arange(_GROUPS)
+    position = np.arange(GROUPS)
     codes = groups + np.where(position < lengths, 32, 0) + 48
     return codes[position <= lengths].astype(np.uint8).tobytes()
 
@@ -59,6 +59,17 @@ def decode_rle(counts: bytes, size: tuple[int, int]) -> np.ndarray:
     return flat.reshape(size[::-1]).T
 
 
+def paint_regions(regions, labels, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 class ids: `labels` of RLE strings, each painted over the last.
+
+    What no region covers is 0. Errors are those of `decode_rle`.
+    """
+    mask = np.zeros(size, np.uint8)
+    for counts, label in zip(regions, labels, strict=True):
+        mask[decode_rle(counts, size)] = label
+    return mask
+
+
 def decode_runs(counts: bytes) -> np.ndarray:
     """(R,) int64, the lengths in an RLE string.
 
@@ -70,7 +81,7 @@ def decode_runs(counts: bytes) -> np.ndarray:
     damaged = codes.size and (codes.min() < 0 or codes.max() > 63 or codes[-1] & 32)
     starts = np.concatenate([[0], ends[:-1] + 1])
     widths = ends - starts[: len(ends)] + 1
-    if damaged or not len(ends) or widths.max() > _GROUPS:
+    if damaged or not len(ends) or widths.max() > GROUPS:
         raise ValueError(f"Not a compressed COCO RLE string: {counts[:40]!r}")
     position = np.arange(len(codes)) - np.repeat(starts, widths)
     runs = np.add.reduceat((codes & 31) << (5 * position), starts)

@@ -13,6 +13,9 @@ from visionkit.types import PADDING_LABEL
 
 MAX_BOXES = 400  # per image; more of them cost more than they teach
 
+MAX_LOST = 0.01
+"""Share of the boxes of mixed images that may find no room without a warning."""
+
 MIN_VISIBLE = 0.1
 """Share of a box that must be left in the image, or the box is dropped."""
 
@@ -45,7 +48,10 @@ def choose_max_boxes(counts, images: int = 1) -> int:
 
 
 def limit_boxes(source: Source, max_boxes: int | None, report, images: int = 1):
-    """The rows of the target; says how many boxes of the source find no room in them.
+    """The rows of the target; says how many boxes find no room in them.
+
+    Those of the source are counted ("boxes.over_max_boxes"); for what an epoch of mixed
+    images loses there is an upper bound ("boxes.over_max_boxes_mixed").
 
     Args:
         source: Of a task with boxes.
@@ -65,7 +71,32 @@ def limit_boxes(source: Source, max_boxes: int | None, report, images: int = 1):
             f"{max_boxes} per image and are left out",
             stacklevel=3,
         )
+    lost = share_without_room(counts, max_boxes, images)
+    report.note_count("boxes.over_max_boxes_mixed", round(lost * images * counts.sum()))
+    if lost > MAX_LOST:
+        warnings.warn(
+            f"Where {images} images are mixed into one, up to {lost:.1%} of their "
+            f"boxes are more than `max_boxes` = {max_boxes} per image and are left out",
+            stacklevel=3,
+        )
     return max_boxes
+
+
+def share_without_room(counts, max_boxes: int, images: int) -> float:
+    """The share of the boxes of mixed images that find no room, at most.
+
+    As if every image were mixed and every box seen whole, estimated from random mixes
+    that are the same every time. What is really left out depends on the draws.
+
+    Args:
+        counts: (N,) int, boxes of each image.
+        max_boxes: Rows of the target.
+        images: Images that are mixed into one; 1 for none.
+    """
+    if images == 1 or not counts.any():
+        return 0.0
+    mixes = np.random.default_rng(0).choice(counts, (10_000, images)).sum(axis=1)
+    return float(np.maximum(mixes - max_boxes, 0).sum() / max(mixes.sum(), 1))
 
 
 def make_target(sample, task: str, max_boxes: int | None, with_ids: bool) -> dict:

@@ -8,6 +8,7 @@ seed, the epoch and the record. Where in the pipeline it runs is its `stage`:
     pixels: at the image's own size, the default
     input: behind the resize, at the size of the model's input
     batch: on the finished batch, in training alone
+    size: on the mixed batch, whose size it changes; in training alone, and only one
 
 Within a stage the order is that of the list.
 """
@@ -19,10 +20,12 @@ import difflib
 
 from visionkit.data.auto_augment import AutoAugment, RandAugment
 from visionkit.data.box_mixing import CopyPaste, Mosaic
+from visionkit.data.class_crop import ClassCrop
 from visionkit.data.frames import PadCrop, ZoomOut
 from visionkit.data.geometric import Crop, Flip, ScaleJitter
 from visionkit.data.min_iou_crop import MinIoUCrop
 from visionkit.data.mixing import CutMix, MixUp
+from visionkit.data.multi_scale import MultiScale
 from visionkit.data.photometric import Color, Erase, HsvJitter
 from visionkit.data.policies import policy_items
 
@@ -33,6 +36,7 @@ TRANSFORMS = {
     "zoom_out": ZoomOut,
     "min_iou_crop": MinIoUCrop,
     "pad_crop": PadCrop,
+    "class_crop": ClassCrop,
     "color": Color,
     "hsv": HsvJitter,
     "erase": Erase,
@@ -42,6 +46,7 @@ TRANSFORMS = {
     "cutmix": CutMix,
     "mosaic": Mosaic,
     "copy_paste": CopyPaste,
+    "multi_scale": MultiScale,
 }
 
 
@@ -92,6 +97,11 @@ def build_transforms(items, task: str | None = None) -> tuple:
     return tuple(transforms)
 
 
+def bind_transforms(transforms, source) -> tuple:
+    """The transforms for a source; some depend on what its classes are."""
+    return tuple(t.bind(source) if hasattr(t, "bind") else t for t in transforms)
+
+
 def check_transforms(transforms, task: str, order) -> None:
     """Raises a ValueError unless a data set for `task` in this `order` can have them.
 
@@ -107,6 +117,8 @@ def check_transforms(transforms, task: str, order) -> None:
 
 def check_order(transforms) -> None:
     """Raises a ValueError where `crop` or albumentations' group is not in its place."""
+    if [*map(stage_of, transforms)].count("size") > 1:
+        raise ValueError("`multi_scale` must be there once. Received: several of them")
     ranks = [_rank(transform) for transform in transforms]
     if ranks == sorted(ranks) and ranks.count(0) < 2 and ranks.count(1) < 2:
         return
@@ -135,14 +147,14 @@ def check_task(transforms, task: str) -> None:
 def check_training(transforms, order) -> None:
     """Raises a ValueError where `order` does not say what a transform has to know."""
     for transform in transforms:
-        if stage_of(transform) != "batch":
+        if stage_of(transform) not in ("batch", "size"):
             continue
         if order is None:
             raise ValueError(
-                f"`{_name(transform)}` mixes the batches of a training. Expected an "
+                f"`{_name(transform)}` changes the batches of a training. Expected an "
                 "`order`. Received: order=None, which is for evaluation"
             )
-        if transform.off_last_epochs and order.epochs is None:
+        if getattr(transform, "off_last_epochs", 0) and order.epochs is None:
             raise ValueError(
                 f"`off_last_epochs` of `{_name(transform)}` needs the number of epochs "
                 f"of the training: Order(seed, epochs=...). Received: {order}"

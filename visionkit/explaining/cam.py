@@ -152,7 +152,8 @@ def _default_score(model, labels, count):
     if model.task not in ("classification", "detection"):
         raise ValueError(
             f"There is no default score for the task {model.task!r}. Pass `score_of`, "
-            "a function from the raw outputs to (B,) scores."
+            "a function from the raw outputs to (B,) scores, such as the sum of a "
+            "class's pixels; or use Eigen-CAM, which asks for none."
         )
     if labels is not None:
         labels = _checked_labels(labels, count, len(model.class_names))

@@ -22,7 +22,9 @@ def build_answerer(model):
     """What answers images for a model of any kind; see `predict`.
 
     It has `task`, `class_names`, `preprocessing` and `style`. Its `encoded` and
-    `arrays` take (items, batch_size) and give one dict of answers per image.
+    `arrays` take (items, batch_size) and give one dict of answers per image. Its
+    `logits` takes the same and gives one dict of "logits", as the network gives them,
+    and "placement" per image.
     """
     if isinstance(model, str | os.PathLike):
         if folder := saved_model_folder(model):
@@ -65,6 +67,10 @@ class _KerasModel:
 
     arrays = encoded
 
+    def logits(self, items: Sequence[Image], batch_size: int) -> Iterator[dict]:
+        """Raw outputs of a network that has one, and where they lie, one dict each."""
+        return _logits(self.predictor.predict_on_batch, self, items, batch_size)
+
 
 class _SavedModel:
     """Answers of an export, which needs neither Keras nor the model's code."""
@@ -100,6 +106,22 @@ class _SavedModel:
                 batch = tf.constant(np.stack(same[start : start + batch_size]))
                 answers = self.model.signatures["images"](images=batch)
                 yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
+
+    def logits(self, items: Sequence[Image], batch_size: int) -> Iterator[dict]:
+        """Raw outputs of a network that has one, and where they lie, one dict each."""
+        network = self.model.signatures["tensors"]
+        return _logits(
+            lambda x: network(images=tf.constant(x)), self, items, batch_size
+        )
+
+
+def _logits(network, answerer, items, batch_size) -> Iterator[dict]:
+    batches = prepared_batches(items, answerer.preprocessing, batch_size)
+    for _, prepared in batches:
+        logits = np.asarray(network(prepared["images"].numpy())["logits"])
+        placements = prepared["placement"].numpy()
+        for row, placement in zip(logits, placements, strict=True):
+            yield {"logits": row, "placement": placement}
 
 
 def _rows(answers: dict) -> Iterator[dict]:

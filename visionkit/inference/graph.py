@@ -12,8 +12,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from visionkit.data.decode import decode_image
-from visionkit.data.resize import boxes_to_original, resize_image
-from visionkit.types import Preprocessing
+from visionkit.data.resize import (
+    boxes_to_original,
+    classes_to_original,
+    logits_to_original,
+    resize_image,
+)
+from visionkit.types import VOID_CLASS, Preprocessing
 
 
 def prepare_image(image, preprocessing: Preprocessing) -> dict:
@@ -142,10 +147,71 @@ def detection_answers(outputs: dict, prepared: dict, class_names) -> dict:
     }
 
 
+def segmentation_answers(outputs: dict, prepared: dict, class_names) -> dict:
+    """Answers of a segmenter in pixels of the original images.
+
+    Args:
+        outputs: Of the predictor: "logits" (B, h, w, K).
+        prepared: Batch of `prepare_image`.
+        class_names: Not needed.
+
+    Returns:
+        "segmentation" (B, Hmax, Wmax) uint8 class ids, 255 beyond each image's own size
+        and where the model saw nothing; "image_size" (B, 2) int32.
+    """
+    del class_names
+    sizes = prepared["image_size"]
+    found = _padded_classes(outputs["logits"], prepared["placement"], sizes)
+    return {"segmentation": found, "image_size": sizes}
+
+
+def original_logits(outputs: dict, prepared: dict) -> dict:
+    """What a segmenter says of each pixel of the original images.
+
+    Args:
+        outputs: Of the predictor: "logits" (B, h, w, K).
+        prepared: Batch of `prepare_image`.
+
+    Returns:
+        "logits" (B, Hmax, Wmax, K) float32, zeros beyond each image's own size and
+        where the model saw nothing; "image_size" (B, 2) int32.
+    """
+    sizes = prepared["image_size"]
+    found = _padded_logits(outputs["logits"], prepared["placement"], sizes)
+    return {"logits": found, "image_size": sizes}
+
+
+@tf.function
+def _padded_classes(logits, placements, sizes):
+    spec = tf.TensorSpec((None, None), tf.uint8)
+    rows = logits, placements, sizes
+    return _pad_to_largest(classes_to_original, rows, spec, VOID_CLASS)
+
+
+@tf.function
+def _padded_logits(logits, placements, sizes):
+    spec = tf.TensorSpec((None, None, logits.shape[-1]), tf.float32)
+    return _pad_to_largest(logits_to_original, (logits, placements, sizes), spec, 0)
+
+
+def _pad_to_largest(function, rows, spec, value):
+    """`function` of each image of a batch, padded to the largest of them."""
+    largest = tf.reduce_max(rows[-1], axis=0)
+
+    def one(row):
+        found = function(*row)
+        after = tf.pad(largest - tf.shape(found)[:2], [[0, spec.shape.rank - 2]])
+        pads = tf.stack([tf.zeros_like(after), after], axis=1)
+        return tf.pad(found, pads, constant_values=tf.cast(value, found.dtype))
+
+    return tf.map_fn(one, rows, fn_output_signature=spec, parallel_iterations=2)
+
+
 # Task -> function from predictor outputs at model size to answers in original pixels.
 ANSWERS = {
     "classification": classification_answers,
     "detection": detection_answers,
+    "semantic_segmentation": segmentation_answers,
 }
 
 

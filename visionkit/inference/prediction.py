@@ -12,6 +12,7 @@ from visionkit.data.image_header import BadImage
 from visionkit.inference.answerers import build_answerer
 from visionkit.inference.batches import decode_pixels, original_size, split_kinds
 from visionkit.inference.inputs import Image, is_video, list_images
+from visionkit.inference.pixels import merge_pixels, pixel_views
 from visionkit.inference.styles import own_answers
 from visionkit.inference.video import read_frames
 from visionkit.inference.views import list_views, merge_views
@@ -46,15 +47,40 @@ def detection_result(answer: dict, class_names, top: int, score: float) -> dict:
     }
 
 
+def segmentation_result(answer: dict, class_names, top: int, score: float) -> dict:
+    """Fields of `Results` for one image: its classes, the largest first."""
+    del top
+    height, width = answer["image_size"]
+    # A copy: the batch that it is a part of may go.
+    classes = answer["segmentation"][:height, :width].copy()
+    counts = np.bincount(classes.ravel(), minlength=256)[: len(class_names)]
+    shares = (counts / classes.size).astype(np.float32)
+    labels = np.argsort(-counts, kind="stable").astype(np.int32)
+    labels = labels[(counts[labels] > 0) & (shares[labels] >= score)]
+    return {
+        "segmentation": classes,
+        "labels": labels,
+        "scores": shares[labels],
+        "label_names": [class_names[label] for label in labels],
+    }
+
+
 # Task -> function from one image's answers to fields of `Results`.
 RESULTS = {
     "classification": classification_result,
     "detection": detection_result,
+    "semantic_segmentation": segmentation_result,
 }
 
 # Task -> lowest score that `predict` shows unless told otherwise.
-DEFAULT_SCORE = {"classification": 0.0, "detection": 0.25}
+DEFAULT_SCORE = {
+    "classification": 0.0,
+    "detection": 0.25,
+    "semantic_segmentation": 0.0,
+}
 
+# Logits of a batch of segmentations that are in memory at once, unless told otherwise.
+_MAX_LOGITS = 64_000_000
 
 TTA_SCALES = (0.83, 1.2)
 """What `tta=True` shows the model beside the image itself and its mirror image."""
@@ -70,6 +96,7 @@ def predict(
     tile: int | None = None,
     overlap: float = 0.2,
     tta: bool | Sequence[float] = False,
+    probabilities: bool = False,
 ) -> list[Results]:
     """Answers for images of any size, in pixels of the originals.
 
@@ -84,16 +111,22 @@ def predict(
         images: A path, a list of paths, a folder (not its subfolders), a glob pattern,
             encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images, a video.
         batch_size: Images per step; default 32, and fewer where the model's input has
-            more than 512x512 pixels.
+            more than 512x512 pixels, or many classes for each of them.
         top: How many classes a classification result lists, best first.
         score: Labels with a lower score are left out, 0 <= score <= 1; with 0.5 a
-            multi-label result lists the classes that it finds present. Default 0 for
-            classification, 0.25 for detection.
-        tile: Detection only: besides the whole image, look at tiles of this side in
-            pixels of the original, and put together what their seams cut.
+            multi-label result lists the classes that it finds present. The score of a
+            class of pixels is its share of the image. Default 0, for detection 0.25.
+        tile: Look at tiles of this side in pixels of the original. Detection: besides
+            the whole image, and what their seams cut is put together. Segmentation: in
+            place of it, and the probabilities are blended where tiles overlap. Not for
+            classification.
         overlap: Share of a tile that its neighbour sees too; objects should fit in it.
-        tta: Detection only: look at the mirror image too, and at other scales
-            (`TTA_SCALES`, or those given).
+        tta: Look at the mirror image too, and at other scales (`TTA_SCALES`, or those
+            given). Segmentation: the mean of all probabilities. Not for classification.
+        probabilities: Segmentation only: give those of each pixel too. They, `tile` and
+            `tta` hold one array (H, W, K) float32 for each image in work, 2 GB for 24
+            megapixels and 21 classes; without them pixels are classified strip by
+            strip.
 
     Returns:
         A `Results` per image or frame, in order. An image that cannot be read has
@@ -110,22 +143,19 @@ def predict(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
     answerer = build_answerer(model)
-    views = None
-    if tile is not None or tta:
-        if answerer.task != "detection":
-            raise ValueError(
-                "`tile` and `tta` are for detection. Received: a model for "
-                f"{answerer.task}"
-            )
-        scales = TTA_SCALES if tta is True else tuple(tta or ())
-        views = {"tile": tile, "overlap": overlap, "flip": bool(tta), "scales": scales}
-        list_views((1, 1), **views)  # refuses what is out of range
+    scales = TTA_SCALES if tta is True else tuple(tta or ())
+    views = {"tile": tile, "overlap": overlap, "flip": bool(tta), "scales": scales}
+    looks = tile is not None or bool(tta)
+    _check_looks(answerer.task, views if looks else {}, probabilities)
     if score is None:
         score = DEFAULT_SCORE[answerer.task]
-    if batch_size is None:
-        height, width = answerer.preprocessing.image_size
-        batch_size = max(1, min(32, 32 * 512 * 512 // (height * width)))
-    options = Options(batch_size, top, score, views)
+    options = Options(
+        batch_size or _batch_size(answerer),
+        top,
+        score,
+        views if looks or probabilities else None,
+        probabilities,
+    )
     items = list_images(images, answerer.preprocessing)
     answered = iter(answer([i for i in items if not is_video(i)], answerer, options))
     results = []
@@ -137,6 +167,29 @@ def predict(
     return results
 
 
+def _check_looks(task: str, views: dict, probabilities: bool) -> None:
+    if views and task == "classification":
+        raise ValueError(
+            "`tile` and `tta` are for detection and segmentation. Received: a model "
+            f"for {task}"
+        )
+    if probabilities and task != "semantic_segmentation":
+        raise ValueError(
+            "`probabilities` is for semantic segmentation; a classification has them "
+            f"anyway. Received: a model for {task}"
+        )
+    list_views((1, 1), **views)  # refuses what is out of range
+
+
+def _batch_size(answerer) -> int:
+    height, width = answerer.preprocessing.image_size
+    batch_size = 32 * 512 * 512 // (height * width)
+    if answerer.task == "semantic_segmentation":
+        logits = height * width * len(answerer.class_names)
+        batch_size = min(batch_size, _MAX_LOGITS // logits)
+    return max(1, min(32, batch_size))
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How images are answered.
@@ -145,13 +198,15 @@ class Options:
         batch_size: Images per step.
         top: Classes that a classification result lists.
         score: Lowest score of a label.
-        views: Keywords of `list_views`, or None to look once.
+        views: Keywords of `list_views` and `pixel_views`, or None to look once.
+        probabilities: Whether a result keeps those of its pixels.
     """
 
     batch_size: int
     top: int
     score: float
     views: dict | None = None
+    probabilities: bool = False
 
 
 def answer(items: Sequence[Image], answerer, options: Options) -> list[Results]:
@@ -202,6 +257,12 @@ def _answer_views(item: Image, answerer, options: Options) -> Results:
     except BadImage as error:
         return Results(path=path, error=str(error))
     size = image.shape[:2]
+    if answerer.task == "semantic_segmentation":
+        row = _look_at_pixels(image, answerer, options)
+        result = _fill(path, size, row, answerer, options)
+        if options.probabilities:
+            result.probabilities = row["probabilities"]
+        return result
     views = list_views(size, **options.views)
     crops = [np.ascontiguousarray(view.cut(image)) for view in views]
     rows = answerer.arrays(crops, options.batch_size)
@@ -211,3 +272,12 @@ def _answer_views(item: Image, answerer, options: Options) -> Results:
         keep = (row["labels"] >= 0) & (row["scores"] >= options.score)
         found.append({key: row[key][keep] for key in ("boxes", "scores", "labels")})
     return _fill(path, size, merge_views(views, found, size), answerer, options)
+
+
+def _look_at_pixels(image: np.ndarray, answerer, options: Options) -> dict:
+    """What several views of one image say of its pixels; see `merge_pixels`."""
+    size, views = image.shape[:2], pixel_views(image.shape[:2], **options.views)
+    crops = [np.ascontiguousarray(view.cut(image)) for view in views]
+    rows = answerer.logits(crops, options.batch_size)
+    classes = len(answerer.class_names)
+    return merge_pixels(views, rows, size, classes, options.views["overlap"])

@@ -77,20 +77,15 @@ def list_views(
     Raises:
         ValueError: A tile below 1, an overlap or a scale that is out of range.
     """
-    if tile is not None and tile < 1:
-        raise ValueError(f"`tile` must be at least 1 pixel. Received: tile={tile}")
-    if not 0 <= overlap < 1:
-        raise ValueError(f"`overlap` must be in [0, 1). Received: overlap={overlap}")
-    if any(not 0.1 <= scale <= 10 for scale in scales):
-        raise ValueError(f"`scales` must be in 0.1..10. Received: scales={scales}")
+    check_views(tile, overlap, scales)
     height, width = image_size
     windows = [(0, 0, width, height)]
     if tile is not None:
-        windows += _tiles(image_size, (tile, tile), overlap)
+        windows += tile_windows(image_size, (tile, tile), overlap)
     for scale in scales:
         sides = (round(height / scale), round(width / scale))
         if scale > 1:
-            windows += _tiles(image_size, sides, overlap)
+            windows += tile_windows(image_size, sides, overlap)
         else:
             top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
             windows.append((-left, -top, sides[1] - left, sides[0] - top))
@@ -99,8 +94,25 @@ def list_views(
     return [View(window, flipped) for window in windows for flipped in flips]
 
 
-def _tiles(image_size, sides, overlap: float) -> list[tuple[int, int, int, int]]:
-    """Windows of `sides` (height, width) that cover the image, evenly spread."""
+def check_views(tile, overlap, scales) -> None:
+    """Refuse options of views that are out of range.
+
+    Raises:
+        ValueError: A tile below 1, an overlap or a scale that is out of range.
+    """
+    if tile is not None and tile < 1:
+        raise ValueError(f"`tile` must be at least 1 pixel. Received: tile={tile}")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"`overlap` must be in [0, 1). Received: overlap={overlap}")
+    if any(not 0.1 <= scale <= 10 for scale in scales):
+        raise ValueError(f"`scales` must be in 0.1..10. Received: scales={scales}")
+
+
+def tile_windows(image_size, sides, overlap: float) -> list[tuple[int, int, int, int]]:
+    """Windows (x1, y1, x2, y2) of `sides` (height, width) that cover the image.
+
+    They are evenly spread; a side is no longer than the image's.
+    """
     starts = []
     for length, side in zip(image_size, sides, strict=True):
         side = min(max(side, 1), length)

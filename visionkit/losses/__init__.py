@@ -6,17 +6,34 @@ import importlib
 
 _CLASSIFICATION = "visionkit.losses.classification"
 
-# Name in recipes -> (for one label per image, for any number of them).
+# Task -> name in recipes -> class; for classification (for one label per image, for any
+# number of them).
 LOSSES = {
-    "crossentropy": (
-        f"{_CLASSIFICATION}:SoftmaxCrossentropy",
-        f"{_CLASSIFICATION}:SigmoidCrossentropy",
-    ),
-    "focal": (f"{_CLASSIFICATION}:SoftmaxFocal", f"{_CLASSIFICATION}:SigmoidFocal"),
+    "classification": {
+        "crossentropy": (
+            f"{_CLASSIFICATION}:SoftmaxCrossentropy",
+            f"{_CLASSIFICATION}:SigmoidCrossentropy",
+        ),
+        "focal": (f"{_CLASSIFICATION}:SoftmaxFocal", f"{_CLASSIFICATION}:SigmoidFocal"),
+    },
+    "semantic_segmentation": {
+        "crossentropy": "visionkit.losses.pixels:PixelCrossentropy",
+        "focal": "visionkit.losses.pixels:PixelFocal",
+        "ohem": "visionkit.losses.pixels:OHEMCrossentropy",
+        "dice": "visionkit.losses.regions:Dice",
+        "tversky": "visionkit.losses.regions:Tversky",
+        "jaccard": "visionkit.losses.regions:Jaccard",
+        "lovasz": "visionkit.losses.lovasz:LovaszSoftmax",
+        "boundary": "visionkit.losses.boundary:BoundaryLoss",
+        "sum": "visionkit.losses.sums:LossSum",
+    },
 }
 
 
-def loss_class(name: str, multi_label: bool):
+def loss_class(task: str, name: str, multi_label: bool = False):
     """The class of a loss in `LOSSES`; imports Keras."""
-    module, _, attribute = LOSSES[name][multi_label].partition(":")
+    target = LOSSES[task][name]
+    if not isinstance(target, str):
+        target = target[multi_label]
+    module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from visionkit.losses.class_weights import ClassWeightedLoss
 from visionkit.ops.labels import soft_labels
 
 _SMALLEST = 1e-7  # below it 1 - p is rounding, and its power may have no gradient
 
 
-class ClassificationLoss(keras.losses.Loss):
-    """Base: the arguments, and labels as (B, num_classes) float32.
+class ClassificationLoss(ClassWeightedLoss):
+    """Base: the arguments that all of them have.
 
     Args:
         label_smoothing: Share s of the truth that is spread evenly, 0 <= s < 1.
@@ -31,44 +32,17 @@ class ClassificationLoss(keras.losses.Loss):
         name: str | None = None,
         **kwargs,
     ):
-        super().__init__(name=name, **kwargs)
+        super().__init__(class_weights, name=name, **kwargs)
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(
                 "`label_smoothing` must be in [0, 1). "
                 f"Received: label_smoothing={label_smoothing}"
             )
-        if class_weights is not None:
-            class_weights = [float(weight) for weight in class_weights]
-            if not all(0 <= weight < float("inf") for weight in class_weights):
-                raise ValueError(
-                    "`class_weights` must be numbers of at least 0. "
-                    f"Received: class_weights={class_weights}"
-                )
         self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
-
-    def weights(self, num_classes: int):
-        """(num_classes,) float32.
-
-        Raises:
-            ValueError: There are not as many weights as classes.
-        """
-        if self.class_weights is None:
-            return ops.ones((num_classes,), "float32")
-        if len(self.class_weights) != num_classes:
-            raise ValueError(
-                "`class_weights` must hold one weight per class. Received: "
-                f"{len(self.class_weights)} weights for {num_classes} classes"
-            )
-        return ops.convert_to_tensor(self.class_weights, "float32")
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "label_smoothing": self.label_smoothing,
-            "class_weights": self.class_weights,
-        }
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 @keras.saving.register_keras_serializable(package="visionkit")

@@ -1,7 +1,7 @@
 """Metrics: what a model is worth, exactly and on the host with NumPy.
 
-`accuracy` is what a training step streams instead. Names are resolved on use, so
-importing the package costs nothing.
+`accuracy` and `pixels` are what a training step streams instead. Names are resolved on
+use, so importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ _MODULES = {
     "ClassificationEvaluator": "visionkit.metrics.classification",
     "DetectionEvaluator": "visionkit.metrics.detection",
     "MultiLabelEvaluator": "visionkit.metrics.multi_label",
+    "SegmentationEvaluator": "visionkit.metrics.segmentation",
     "to_json_safe": "visionkit.metrics.classification",
 }
 

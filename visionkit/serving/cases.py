@@ -29,8 +29,11 @@ def build_cases(model, style: str = "visionkit") -> list[Case]:
         rows = [function(element, preprocessing) for element in elements]
         return {name: tf.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def answer(prepared):
-        outputs = model.predictor(prepared["images"], training=False)
+    def network(prepared):
+        return model.predictor(prepared["images"], training=False)
+
+    def answer(prepared, outputs=None):
+        outputs = outputs or network(prepared)
         return answers(model, outputs, prepared, style)
 
     cases, encoded = [], INPUT_NAMES[style]
@@ -39,16 +42,26 @@ def build_cases(model, style: str = "visionkit") -> list[Case]:
             same_size = np.stack([pixels // (row + 1) for row in range(batch)])
             from_pixels = prepare(graph.prepare_image, same_size)
             good = prepare(graph.prepare_encoded, pictures[:batch])
-            expected = answer(good)
+            outputs = network(good)
             valid = tf.constant([1, 0, 1][:batch])
+            # An image that cannot be read has no size.
+            partly = {**good, "image_size": good["image_size"] * valid[:, None]}
             broken = [p if v else p[:40] for p, v in zip(pictures, valid, strict=False)]
             resized = good["images"].numpy()
             cases += [
-                ("serving_default", encoded, pictures[:batch], expected),
-                ("tolerant", encoded, broken, mask_invalid(expected, valid)),
+                ("serving_default", encoded, pictures[:batch], answer(good, outputs)),
+                (
+                    "tolerant",
+                    encoded,
+                    broken,
+                    mask_invalid(answer(partly, outputs), valid),
+                ),
                 ("images", "images", same_size, answer(from_pixels)),
                 ("tensors", "images", resized, raw_outputs(model, resized)),
             ]
+            if model.task == "semantic_segmentation":
+                expected = graph.original_logits(outputs, good)
+                cases.append(("logits", encoded, pictures[:batch], expected))
     return [
         Case(signature, name, value, {k: v.numpy() for k, v in expected.items()})
         for signature, name, value, expected in cases

@@ -21,7 +21,7 @@ from visionkit.serving.report import Finding, GateReport
 SIGNATURES = ("serving_default", "images", "tensors", "tolerant")
 INPUT_TYPES = (tf.string, tf.uint8, tf.float32)
 # What every client of a server can read, REST and gRPC alike.
-OUTPUT_TYPES = (tf.float32, tf.int32, tf.string)
+OUTPUT_TYPES = (tf.float32, tf.int32, tf.uint8, tf.string)
 MAX_CONSTANT_BYTES = 1_000_000
 MAX_VARIABLES_RATIO = 1.05
 

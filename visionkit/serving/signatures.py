@@ -1,4 +1,4 @@
-"""The signatures of an export: one graph, entered in four places."""
+"""The signatures of an export: one graph, entered in several places."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import tensorflow as tf
 
 from visionkit.inference import graph
 from visionkit.inference.styles import INPUT_NAMES, style_function
+from visionkit.types import VOID_CLASS
+
+# Output -> what stands for an image that cannot be read, where it is not 0.
+BLANKS = {"segmentation": VOID_CLASS}
 
 
 def build_signatures(model, style: str = "visionkit") -> dict[str, Callable]:
@@ -56,7 +60,14 @@ def build_signatures(model, style: str = "visionkit") -> dict[str, Callable]:
         prepared = _tolerant_batch(image_bytes, preprocessing)
         return mask_invalid(answer(prepared), prepared["image_valid"])
 
-    functions = (serving_default, images, tensors, tolerant)
+    @function(encoded)
+    def logits(image_bytes):
+        prepared = _map(graph.prepare_encoded, image_bytes, preprocessing)
+        return graph.original_logits(network(prepared["images"]), prepared)
+
+    functions = [serving_default, images, tensors, tolerant]
+    if model.task == "semantic_segmentation":
+        functions.append(logits)
     return {f.__name__: f.get_concrete_function() for f in functions}
 
 
@@ -98,10 +109,16 @@ def raw_outputs(model, images) -> dict:
 
 
 def mask_invalid(answers: dict, valid) -> dict:
-    """The answers with zeros and empty strings where `valid` (B,) is 0, and `valid`."""
+    """The answers, blank where `valid` (B,) is 0, and `valid` as "image_valid".
 
-    def mask(value):
+    Blank are zeros and empty strings, and 255, which is no class, in a segmentation.
+    """
+
+    def mask(name, value):
         keep = tf.reshape(valid > 0, [-1] + [1] * (value.shape.rank - 1))
-        return tf.where(keep, value, tf.zeros_like(value))
+        blank = tf.zeros_like(value)
+        if name in BLANKS:
+            blank += tf.constant(BLANKS[name], value.dtype)
+        return tf.where(keep, value, blank)
 
-    return {**{k: mask(v) for k, v in answers.items()}, "image_valid": valid}
+    return {**{k: mask(k, v) for k, v in answers.items()}, "image_valid": valid}

@@ -15,8 +15,16 @@ from visionkit.types import Preprocessing
 WARMUP_FILE = "tf_serving_warmup_requests"
 
 
-def warmup_requests(preprocessing: Preprocessing, style: str = "visionkit") -> dict:
-    """Signature -> inputs by name, one image each, for an export of a style."""
+def warmup_requests(
+    preprocessing: Preprocessing, style: str = "visionkit", more: tuple = ()
+) -> dict:
+    """Signature -> inputs by name, one image each, for an export of a style.
+
+    Args:
+        preprocessing: The model's.
+        style: The export's.
+        more: Further signatures that take encoded images.
+    """
     picture = sample_images(preprocessing.channels)[0]
     resized = graph.prepare_encoded(tf.constant(picture), preprocessing)["images"]
     encoded = np.array([picture], object)
@@ -24,7 +32,7 @@ def warmup_requests(preprocessing: Preprocessing, style: str = "visionkit") -> d
         "serving_default": {INPUT_NAMES[style]: encoded},
         "images": {"images": decode_sample(picture)[None]},
         "tensors": {"images": resized.numpy()[None]},
-        "tolerant": {INPUT_NAMES[style]: encoded},
+        **{name: {INPUT_NAMES[style]: encoded} for name in ("tolerant", *more)},
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+_DEEPLAB = "visionkit.tasks.semantic_segmentation.deeplab"
+
 # Task -> model name in a recipe -> class.
 MODELS = {
     "classification": {
@@ -15,6 +17,12 @@ MODELS = {
         "retinanet": "visionkit.tasks.detection.retinanet:RetinaNet",
         "faster_rcnn": "visionkit.tasks.detection.faster_rcnn:FasterRCNN",
         "fast_rcnn": "visionkit.tasks.detection.fast_rcnn:FastRCNN",
+    },
+    "semantic_segmentation": {
+        "fcn": "visionkit.tasks.semantic_segmentation.fcn:FCN",
+        "unet": "visionkit.tasks.semantic_segmentation.unet:UNet",
+        "deeplab_v3": f"{_DEEPLAB}:DeepLabV3",
+        "deeplab_v3_plus": f"{_DEEPLAB}:DeepLabV3Plus",
     },
 }
 

@@ -108,12 +108,18 @@ def _add_predict(add) -> None:
     add["predict"].add_argument(
         "--score",
         type=float,
-        help="leave out answers below it; default 0, for boxes 0.25",
+        help="leave out answers below it (of pixels: classes of a smaller share of "
+        "the image); default 0, for boxes 0.25",
     )
 
+    add["predict"].add_argument(
+        "--probabilities",
+        action="store_true",
+        help="write those of each pixel too, NAME.probabilities.npz in --out",
+    )
     add["predict"].add_argument("--batch-size", type=int, metavar="IMAGES")
     add["predict"].add_argument(
-        "--tile", type=int, metavar="PIXELS", help="look at tiles of this side too"
+        "--tile", type=int, metavar="PIXELS", help="look at tiles of this side"
     )
     add["predict"].add_argument(
         "--overlap", type=float, default=0.2, help="share of a tile that two see"
@@ -182,6 +188,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.verb == "predict" and arguments.explain and not arguments.out:
         parser.error("--explain writes pictures: say where with --out DIR")
+    if arguments.verb == "predict" and arguments.probabilities and not arguments.out:
+        parser.error("--probabilities writes files: say where with --out DIR")
     if rest:
         setattr(arguments, field, [*getattr(arguments, field), *rest])
     return arguments

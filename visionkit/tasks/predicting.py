@@ -10,6 +10,8 @@ from pathlib import Path
 from visionkit._quiet import quiet_start
 from visionkit.tasks.commands import check_exists, make_console, make_table, write_json
 
+_SHOWN_CLASSES = 8  # of an image, in the table
+
 
 def predict_command(arguments) -> int:
     """Answer images; status 1 when some could not be read."""
@@ -40,13 +42,15 @@ def predict_command(arguments) -> int:
         tile=arguments.tile,
         overlap=arguments.overlap,
         tta=arguments.tta,
+        probabilities=arguments.probabilities,
     )
     table = make_table("", "image", "answer", "score")
     for result in results:
         if not result.ok:
             table.add_row(_printable(result.path), f"[red]{result.error}[/]", "")
         elif result.label_names:
-            best = _summary(result), f"{result.scores[0]:.3f}"
+            score = "" if result.segmentation is not None else result.scores[0]
+            best = _summary(result), score and f"{score:.3f}"
             table.add_row(_printable(result.path), *map(_printable, best))
         else:
             table.add_row(_printable(result.path), "nothing above --score", "")
@@ -71,7 +75,14 @@ def predict_command(arguments) -> int:
 
 
 def _summary(result) -> str:
-    """The best class, or how many boxes of each class."""
+    """The best class, how many boxes of each class, or the shares of the classes."""
+    if result.segmentation is not None:
+        shares = [
+            f"{name} {100 * share:.1f} %"
+            for name, share in zip(result.label_names, result.scores, strict=True)
+        ]
+        more = len(shares) - _SHOWN_CLASSES
+        return ", ".join(shares[:_SHOWN_CLASSES] + [f"{more} more"] * (more > 0))
     if result.boxes is None:
         return result.label_names[0]
     counts = collections.Counter(result.label_names)
@@ -85,7 +96,7 @@ def _printable(text) -> str:
 
 
 def _write_pictures(results, explanations, folder: Path) -> Path:
-    """A picture per answer with its heat beside it, an MP4 per video."""
+    """A picture per answer with heat and masks beside it, an MP4 per video."""
     from visionkit.visualize import save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,10 +112,34 @@ def _write_pictures(results, explanations, folder: Path) -> Path:
             continue
         target = _free_path(folder, result.path, ".png", index, taken)
         save_figure(result.plot(), target)
+        if result.segmentation is not None:
+            mask = _free_path(folder, result.path, ".mask.png", index, taken)
+            _write_pixels(result, mask)
         if explanations and explanations[index].ok:
             heat = f"{target.stem}.{explanations[index].method}.png"
             save_figure(explanations[index].plot(), folder / heat)
     return folder
+
+
+def _write_pixels(result, target: Path) -> None:
+    """The classes of all pixels as an index PNG, and their probabilities beside it.
+
+    The value of a pixel is its class id, 255 where the model saw nothing; the palette
+    has the colours of the other pictures.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from visionkit.visualize import index_palette, save_figure
+
+    mask = Image.fromarray(result.segmentation)
+    names = dict(zip(result.labels.tolist(), result.label_names, strict=True))
+    mask.putpalette(index_palette(names).tobytes())
+    save_figure(mask, target)
+    if result.probabilities is not None:
+        name = target.name.removesuffix(".mask.png") + ".probabilities.npz"
+        file = target.with_name(name)
+        np.savez_compressed(file, probabilities=result.probabilities)
 
 
 def _free_path(folder: Path, path, suffix: str, index: int, taken: set) -> Path:
@@ -130,9 +165,15 @@ def _write_video(path: str, results, target: Path) -> None:
     import numpy as np
 
     from visionkit.inference.video import frame_rate, read_frames, write_video
+    from visionkit.visualize import draw_results
+    from visionkit.visualize.drawing import segment_names
 
+    classes = None
+    if any(result.segmentation is not None for result in results):
+        found = [segment_names(r) for r in results if r.segmentation is not None]
+        classes = dict(sorted(collections.ChainMap(*found).items()))
     frames = (
-        np.asarray(result.plot(frame))
+        np.asarray(draw_results(result, frame, classes))
         for frame, result in zip(read_frames(path), results, strict=True)
     )
     write_video(target, frames, frame_rate(path))

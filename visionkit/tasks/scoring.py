@@ -10,7 +10,12 @@ import keras
 import numpy as np
 
 from visionkit import metrics
-from visionkit.data.geometry import boxes_to_original, placements
+from visionkit.data.geometry import (
+    boxes_to_original,
+    classes_to_original,
+    placements,
+)
+from visionkit.ops.pixels import pixel_labels
 from visionkit.types import PADDING_LABEL, Preprocessing
 
 
@@ -105,6 +110,64 @@ class DetectionScorer:
             {"boxes": b[:n], "scores": s[:n], "labels": c[:n]} for b, s, c, n in rows
         ]
         self.evaluator.update(ids.tolist(), found)
+
+
+class SegmentationScorer:
+    """Scores semantic segmentation; see `SegmentationEvaluator.result`.
+
+    Args:
+        class_names: Names in label order.
+        preprocessing: How the images became the model's input.
+        source: The truth is its masks, in original pixels, where the logits are mapped
+            to as in prediction; the batches must have "image_id" and "image_size".
+            None: the truth is the targets, in pixels of the input.
+    """
+
+    def __init__(self, class_names, preprocessing: Preprocessing, source=None):
+        self.preprocessing = preprocessing
+        self.source = source
+        self.evaluator = metrics.SegmentationEvaluator(class_names)
+        self.result = self.evaluator.result
+        self.reset = self.evaluator.reset
+        self._count = 0
+
+    def update(self, answers: dict, target: dict) -> None:
+        """Add a batch.
+
+        Args:
+            answers: Of the predictor: "logits" (B, h, w, K) and "segmentation" (B, h,
+                w).
+            target: "image_id" (B,) and "image_size" (B, 2), or, without a source,
+                "segmentation_masks" (B, h, w) integers or (B, h, w, K) shares.
+        """
+        found = np.asarray(answers["segmentation"])
+        if self.source is not None:
+            ids = np.asarray(target["image_id"]).tolist()
+            sizes = np.asarray(target["image_size"])
+            found = self._to_original(found, answers["logits"], sizes)
+            truths = [self.source.origin.mask(image_id) for image_id in ids]
+        else:
+            ids = range(self._count, self._count + len(found))
+            self._count += len(found)
+            masks = np.asarray(target["segmentation_masks"])
+            truths = np.asarray(pixel_labels(masks, answers["logits"]))
+        self.evaluator.update(ids, found, truths)
+
+    def _to_original(self, found, logits, sizes) -> list[np.ndarray]:
+        """Class ids of each image in its own pixels, 255 where it was not seen."""
+        logits, out = np.asarray(logits), []
+        places = placements(sizes, self.preprocessing)
+        for i, (place, size) in enumerate(zip(places, sizes.tolist(), strict=True)):
+            window = tuple(
+                slice(int(start), int(start) + length)
+                for start, length in zip(place[2:], size, strict=True)
+            )
+            # Nothing was resized, and no part of the image is outside of the frame.
+            if (place[:2] == 1).all() and found[i][window].shape == tuple(size):
+                out.append(found[i][window])
+            else:
+                out.append(classes_to_original(logits[i], place, size))
+        return out
 
 
 def batches_of(x, y=None, batch_size: int = 32, steps: int | None = None):

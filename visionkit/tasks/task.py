@@ -176,6 +176,22 @@ def check_levels(pyramid) -> None:
     )
 
 
+def select_levels(pyramid: dict, levels) -> dict:
+    """The levels that a model reads, in order.
+
+    Raises:
+        ValueError: The backbone lacks one.
+    """
+    missing = [level for level in levels if level not in pyramid]
+    if missing:
+        raise ValueError(
+            f"The model reads the levels {', '.join(levels)}; the backbone has "
+            f"{', '.join(sorted(pyramid))} and lacks {', '.join(missing)}. Take "
+            "another backbone of the table."
+        )
+    return {level: pyramid[level] for level in levels}
+
+
 def check_class_names(
     num_classes: int, class_names, *, at_least: int = 2
 ) -> tuple[str, ...]:

@@ -96,12 +96,16 @@ def build_model(recipe: Recipe, info, *, pretrained: bool = True):
         pretrained: Whether to load the recipe's weights; not where others come anyway.
     """
     from visionkit.backbones import build_backbone
+    from visionkit.data.transforms import stage_of
     from visionkit.tasks import model_class
 
     options = recipe.model
+    sizes_differ = any(
+        stage_of(transform) == "size" for transform in build_transforms(recipe)
+    )
     backbone = build_backbone(
         options.backbone,
-        tuple(options.image_size),
+        (None, None) if sizes_differ else tuple(options.image_size),
         channels=options.channels,
         weights=options.weights if pretrained else None,
         output_stride=getattr(options, "output_stride", 32),
@@ -131,19 +135,32 @@ def build_loss(recipe: Recipe, source):
     Raises:
         RecipeError: Unknown option or class.
     """
+    known = {"class_weights": class_weights(recipe.train.class_weights, source)}
+    if recipe.task == "classification":
+        known["label_smoothing"] = recipe.model.label_smoothing
+    return _build_loss(recipe.train.loss, source.info, known)
+
+
+def _build_loss(spec, info, known: dict):
+    """A loss by name; of a sum its parts too.
+
+    Args:
+        spec: A name, or a name with its options.
+        info: `SourceInfo` of the training data.
+        known: Options that other keys of the recipe say.
+    """
     from visionkit.losses import loss_class
 
-    name, options = named_options(recipe.train.loss)
-    loss = loss_class(name, source.info.multi_label)
-    known = {
-        "label_smoothing": recipe.model.label_smoothing,
-        "class_weights": class_weights(recipe.train.class_weights, source),
-    }
-    legal = inspect.signature(loss).parameters.keys() - {*known, "name", "kwargs"}
+    name, options = named_options(spec)
+    loss = loss_class(info.task, name, info.multi_label)
+    takes = inspect.signature(loss).parameters.keys()
+    legal = takes - {*known, "name", "kwargs"}
     for option in options:
         check_name(f"option of the loss {name!r}", option, sorted(legal), RecipeError)
+    if "losses" in options:
+        options["losses"] = [_build_loss(p, info, known) for p in options["losses"]]
     try:
-        return loss(**options, **known)
+        return loss(**options, **{k: v for k, v in known.items() if k in takes})
     except (TypeError, ValueError) as error:
         raise RecipeError(f"train.loss: {error}") from None
 
@@ -152,10 +169,11 @@ def class_weights(spec, source) -> list[float] | None:
     """A weight per class, as `train.class_weights` says.
 
     Args:
-        spec: None; "balanced", labels / (classes * labels of the class), a class
-            without any counting as if it had one, so that the mean over all labels is
-            1; or a dict from class names to weights, 1 for those left out.
-        source: The training data.
+        spec: None; "balanced"; or a dict from class names to weights, 1 for those left
+            out. Balanced is for labels labels / (classes * labels of the class), a
+            class without any counting as if it had one, so that the mean over all
+            labels is 1; for masks see `median_frequency_weights`.
+        source: The training data. Its masks are all read for "balanced".
 
     Raises:
         RecipeError: A name that is no class.
@@ -164,11 +182,54 @@ def class_weights(spec, source) -> list[float] | None:
     if spec is None:
         return None
     if spec == "balanced":
+        if source.info.task == "semantic_segmentation":
+            return median_frequency_weights(source.mask_counts()[:, :-1])
         counts = source.class_counts()
         return (counts.sum() / (len(names) * counts.clip(min=1))).tolist()
     for name in spec:
         check_name("class in train.class_weights", name, names, RecipeError)
     return [float(spec.get(name, 1.0)) for name in names]
+
+
+def median_frequency_weights(pixels) -> list[float]:
+    """Weights by which the classes of masks count alike (Eigen & Fergus 2015).
+
+    The frequency of a class is its share of the pixels of those images that have it;
+    its weight is the median of all frequencies over its own, and 1 where no image has
+    it. Void is no pixel here.
+
+    Args:
+        pixels: (N, K) integers, pixels of each class in each image.
+    """
+    import numpy as np
+
+    of_image = pixels.sum(axis=1, keepdims=True)
+    around = (of_image * (pixels > 0)).sum(axis=0)
+    share = pixels.sum(axis=0) / np.maximum(around, 1)
+    found = share > 0
+    if not found.any():
+        return [1.0] * len(share)
+    middle = np.median(share[found])
+    return np.where(found, middle / np.where(found, share, 1), 1.0).tolist()
+
+
+def weigh_pixels(dataset, recipe: Recipe, info):
+    """Training batches with `train.border_weights` as sample weights, if it is there.
+
+    Raises:
+        RecipeError: Its background is no class.
+        ValueError: The masks have been mixed.
+    """
+    options = recipe.train.border_weights
+    if options is None:
+        return dataset
+    from visionkit.data.border_weights import weigh_borders
+
+    background = options.background or info.class_names[0]
+    key = "class in train.border_weights.background"
+    check_name(key, background, info.class_names, RecipeError)
+    number = info.class_names.index(background)
+    return weigh_borders(dataset, options.weight, options.sigma, number)
 
 
 def compile_model(model, recipe: Recipe, source, steps_per_epoch: int) -> None:

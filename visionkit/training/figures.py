@@ -10,6 +10,7 @@ from visionkit.data import DataReport, make_dataset
 from visionkit.data.sources.base import Subset
 from visionkit.metrics.multi_label import THRESHOLD
 from visionkit.training.detection_figures import draw_detections
+from visionkit.training.segmentation_figures import count_pixels, draw_segmentations
 from visionkit.visualize import (
     plot_class_counts,
     plot_class_scores,
@@ -34,7 +35,11 @@ def draw_data(dataset, source, folder: Path) -> None:
         folder: Where the pictures go.
     """
     names = source.info.class_names
-    figure = plot_class_counts(source.class_counts(), names)
+    if source.info.task == "semantic_segmentation":
+        counts, what = count_pixels(source)
+    else:
+        counts, what = source.class_counts(), "examples"
+    figure = plot_class_counts(counts, names, what)
     save_figure(figure, folder / "class_counts.png")
     if source.info.task == "classification":
         images, labels = _first(dataset)
@@ -68,7 +73,11 @@ def draw_results(model, source, metrics: dict, folder: Path) -> None:
         metrics: What the evaluator said.
         folder: Where the pictures go.
     """
-    draw = {"classification": _draw_classes, "detection": draw_detections}
+    draw = {
+        "classification": _draw_classes,
+        "detection": draw_detections,
+        "semantic_segmentation": draw_segmentations,
+    }
     draw[model.task](model, source, metrics, folder)
 
 

@@ -20,7 +20,7 @@ model:
   name: {model}
   backbone: {backbone}
   weights: {weights}         # null: from scratch; or the path of a .weights.h5 file
-  freeze: []                # e.g. [P1, P2]: stages that stay as they are
+  freeze: []                # e.g. [P1, P2, norm]: stages, all batch normalisation
   norm_momentum: 0.95       # batch normalisation forgets its old statistics quickly
 """
 
@@ -84,10 +84,38 @@ train:
 """
 )
 
+_SEGMENTATION = (
+    _HEAD
+    + """\
+  image_size: [{size}, {size}]    # height, width; multiples of 32
+  resize: letterbox         # or stretch, center_crop, shortest_edge
+"""
+    + _DATA
+    + """\
+  batch_size: 8
+augment:
+  - class_crop: {{scale: [0.5, 1.0], p: 0.5}}    # about rare classes too
+  - flip: {{p: 0.5}}
+  - color: {{brightness: 0.2, contrast: 0.2, saturation: 0.2}}
+train:
+  epochs: 60
+  loss: crossentropy        # or {{sum: {{losses: [crossentropy, dice]}}}}
+  optimizer: adamw
+  learning_rate: 0.001
+  weight_decay: 0.0005
+  schedule: {{cosine: {{warmup_epochs: 2}}}}
+  clip_norm: 10.0
+  precision: float32        # mixed_bfloat16 on recent GPUs
+  monitor: {monitor}
+  early_stopping: {{patience: 20}}
+"""
+)
+
 # Task -> (recipe, side of the images, what decides which epoch is best).
 _TEMPLATES = {
     "classification": (_CLASSIFICATION, 224, "val_accuracy"),
     "detection": (_DETECTION, 512, "val_map"),
+    "semantic_segmentation": (_SEGMENTATION, 512, "val_mean_iou"),
 }
 
 

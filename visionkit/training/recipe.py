@@ -12,7 +12,7 @@ import pydantic
 import yaml
 
 from visionkit._spelling import nearest
-from visionkit.training.recipe_base import Section, named_options
+from visionkit.training.recipe_base import Section, loss_names, named_options
 from visionkit.training.recipe_files import (
     RecipeError,
     find_recipe,
@@ -148,8 +148,8 @@ def check_names(recipe: Recipe, origin: str) -> None:
     check("model.name", recipe.model.name, MODELS[recipe.task])
     check("model.backbone", recipe.model.backbone, BACKBONES)
     check("data.source", recipe.data.source, SOURCES)
-    if recipe.train.loss:
-        check("train.loss", named_options(recipe.train.loss)[0], LOSSES)
+    for name in loss_names(recipe.train.loss) if recipe.train.loss else ():
+        check("train.loss", name, LOSSES[recipe.task])
     legal = set(inspect.signature(source_class(recipe.data.source)).parameters)
     for split in ("train", "validation"):
         options = getattr(recipe.data, split)

@@ -108,6 +108,41 @@ class FastRCNNRecipe(DetectorRecipe):
     roi: Component = None
 
 
+class FCNRecipe(ModelRecipe):
+    """`FCN`."""
+
+    name: Literal["fcn"]
+    stride: Literal[8, 16, 32] = 8
+    head_channels: pydantic.NonNegativeInt | None = None
+    dropout: float = pydantic.Field(0.1, ge=0, lt=1)
+    learn_upsampling: bool = True
+
+
+class UNetRecipe(ModelRecipe):
+    """`UNet`; `unet_16` and the like are backbones."""
+
+    name: Literal["unet"]
+    padding: Literal["same", "valid"] = "same"
+    width: pydantic.PositiveInt | None = None
+    norm: bool | None = None
+
+
+class DeepLabRecipe(ModelRecipe):
+    """`DeepLabV3` and `DeepLabV3Plus`; `norm_momentum` is for the head too."""
+
+    name: Literal["deeplab_v3", "deeplab_v3_plus"]
+    output_stride: Literal[8, 16, 32] = 16
+    rates: list[pydantic.PositiveInt] | None = pydantic.Field(None, min_length=1)
+    head_channels: pydantic.PositiveInt = 256
+    separable: bool = False
+    dropout: float = pydantic.Field(0.1, ge=0, lt=1)
+
+    def options(self) -> dict[str, Any]:
+        """The keywords of the model's own constructor."""
+        momentum = self.model_dump(include={"norm_momentum"}, exclude_none=True)
+        return super().options() | momentum
+
+
 # Task -> model name -> its section; the keys are those of `tasks.MODELS`.
 MODEL_RECIPES: dict[str, dict[str, type[ModelRecipe]]] = {
     "classification": {"classifier": ClassifierRecipe},
@@ -117,5 +152,11 @@ MODEL_RECIPES: dict[str, dict[str, type[ModelRecipe]]] = {
         "retinanet": RetinaNetRecipe,
         "faster_rcnn": FasterRCNNRecipe,
         "fast_rcnn": FastRCNNRecipe,
+    },
+    "semantic_segmentation": {
+        "fcn": FCNRecipe,
+        "unet": UNetRecipe,
+        "deeplab_v3": DeepLabRecipe,
+        "deeplab_v3_plus": DeepLabRecipe,
     },
 }

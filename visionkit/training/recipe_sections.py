@@ -11,7 +11,13 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from visionkit.training.recipe_base import Named, Section, Size, one_name
+from visionkit.training.recipe_base import (
+    Named,
+    Section,
+    Size,
+    check_parts,
+    one_name,
+)
 from visionkit.training.recipe_models import MODEL_RECIPES, ModelRecipe
 from visionkit.types import STYLES, TASKS
 
@@ -51,6 +57,17 @@ class EarlyStoppingRecipe(Section):
     min_delta: float = pydantic.Field(0.0, ge=0)
 
 
+class BorderWeightsRecipe(Section):
+    """`train.border_weights`: U-Net's weights of the pixels between objects.
+
+    They are the connected regions of each class but `background`, by default the first.
+    """
+
+    weight: pydantic.PositiveFloat = 10.0
+    sigma: pydantic.PositiveFloat = 5.0
+    background: str | None = None
+
+
 class PhaseRecipe(Section):
     """One of `train.phases`; what it leaves out is what the recipe says elsewhere."""
 
@@ -67,9 +84,9 @@ class TrainRecipe(Section):
     """`train`: everything about the optimisation.
 
     With `phases`, `epochs` is their sum and need not be given. `loss` and
-    `class_weights` are a classifier's, `loss_weights` a detector's; what is left out is
-    the model's own. `validation_freq` is the number of epochs from one validation to
-    the next.
+    `class_weights` are a classifier's or a segmenter's, `loss_weights` a detector's;
+    what is left out is the model's own. `validation_freq` is the number of epochs from
+    one validation to the next.
     """
 
     phases: list[PhaseRecipe] | None = pydantic.Field(None, min_length=1)
@@ -83,6 +100,7 @@ class TrainRecipe(Section):
     class_weights: Literal["balanced"] | dict[str, pydantic.NonNegativeFloat] | None = (
         None
     )
+    border_weights: BorderWeightsRecipe | None = None
     clip_norm: pydantic.PositiveFloat | None = None
     accumulation_steps: pydantic.PositiveInt = 1
     ema: float | None = pydantic.Field(None, gt=0, lt=1)
@@ -98,6 +116,7 @@ class TrainRecipe(Section):
     seed: pydantic.NonNegativeInt = 0
 
     _check_names = pydantic.field_validator("optimizer", "schedule", "loss")(one_name)
+    _check_sum = pydantic.field_validator("loss")(check_parts)
 
     @pydantic.field_validator("epochs")
     @classmethod
@@ -125,8 +144,14 @@ class ExportRecipe(Section):
 
 
 # What a recipe leaves out and its task decides.
-_LOSS = {"classification": "crossentropy"}
-_MONITOR = {"classification": "val_loss", "detection": "val_map"}
+_LOSS = {"classification": "crossentropy", "semantic_segmentation": "crossentropy"}
+_MONITOR = {
+    "classification": "val_loss",
+    "detection": "val_map",
+    "semantic_segmentation": "val_mean_iou",
+}
+
+_WITH_LOSS = " and ".join(_LOSS)
 
 
 class Recipe(Section):
@@ -147,13 +172,15 @@ class Recipe(Section):
             train.loss = _LOSS.get(self.task)
         elif self.task not in _LOSS:
             raise ValueError(
-                f"train.loss is for classification; {self.model.name} has its own. "
+                f"train.loss is for {_WITH_LOSS}; {self.model.name} has its own. "
                 "Change their shares by train.loss_weights"
             )
         if self.task in _LOSS and train.loss_weights:
             raise ValueError("train.loss_weights is for models of several losses")
         if self.task not in _LOSS and train.class_weights:
-            raise ValueError("train.class_weights is for classification")
+            raise ValueError(f"train.class_weights is for {_WITH_LOSS}")
+        if self.task != "semantic_segmentation" and train.border_weights:
+            raise ValueError("train.border_weights is for semantic_segmentation")
         train.monitor = train.monitor or _MONITOR[self.task]
         return self
 

@@ -19,6 +19,7 @@ from visionkit.training.build import (
     build_sources,
     build_transforms,
     compile_model,
+    weigh_pixels,
 )
 from visionkit.training.callbacks import (
     BestModel,
@@ -181,7 +182,7 @@ class TrainingSession:
         if epoch >= end or stopped:
             return epoch
         self.model.fit(
-            self.dataset(epoch, step),
+            weigh_pixels(self.dataset(epoch, step), self.recipe, self.source.info),
             initial_epoch=epoch,
             epochs=end,
             steps_per_epoch=self.steps,

@@ -12,6 +12,7 @@ import importlib
 _MODULES = {
     "draw_heat": "visionkit.visualize.heat",
     "draw_results": "visionkit.visualize.results",
+    "index_palette": "visionkit.visualize.colors",
     "palette": "visionkit.visualize.colors",
     "plot_class_counts": "visionkit.visualize.figures",
     "plot_class_scores": "visionkit.visualize.class_scores",

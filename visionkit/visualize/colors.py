@@ -6,6 +6,8 @@ import functools
 
 import numpy as np
 
+from visionkit.types import VOID_CLASS
+
 # Okabe and Ito 2008, "Color Universal Design", without black.
 OKABE_ITO = (
     (0, 114, 178),
@@ -17,6 +19,7 @@ OKABE_ITO = (
     (240, 228, 66),
 )
 RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[3]  # blue and vermilion: not red and green
+VOID_COLOR = (224, 224, 192)  # that of PASCAL VOC's masks
 
 # Linear sRGB -> OKLab (Ottosson 2020, "A perceptual color space").
 _RGB_TO_LMS = np.array(
@@ -68,6 +71,20 @@ def palette(n: int) -> np.ndarray:
 def label_color(label: int) -> tuple[int, int, int]:
     """The colour of one class, as Pillow takes it."""
     return tuple(palette(int(label) + 1)[-1].tolist())
+
+
+def index_palette(label_names: dict[int, str] | None = None) -> np.ndarray:
+    """(256, 3) uint8: the colours of a picture whose pixels are class ids.
+
+    Args:
+        label_names: Names by class id; one called "background" is black.
+    """
+    colors = palette(256)
+    for label, name in (label_names or {}).items():
+        if name.lower() == "background":
+            colors[label] = 0
+    colors[VOID_CLASS] = VOID_COLOR
+    return colors
 
 
 def text_color(background) -> tuple[int, int, int]:

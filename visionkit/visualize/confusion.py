@@ -18,7 +18,7 @@ NAME_CHARACTERS = 18
 LISTING = 4.3  # inches
 
 
-def plot_confusion_matrix(matrix, class_names: Sequence[str]):
+def plot_confusion_matrix(matrix, class_names: Sequence[str], *, shares: bool = False):
     """Rows are the truth, columns the prediction; colours are shares of the row.
 
     Up to 20 classes the counts stand in the cells, up to 60 the names stand at the
@@ -32,6 +32,8 @@ def plot_confusion_matrix(matrix, class_names: Sequence[str]):
     Args:
         matrix: (K, K) counts, at least 0; (K + 1, K + 1) with a background.
         class_names: K names in label order.
+        shares: Whether percentages of the row stand in the cells in place of counts,
+            which are unwieldy where they count pixels.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -76,7 +78,7 @@ def plot_confusion_matrix(matrix, class_names: Sequence[str]):
     )
     _label_axes(axes, names)
     if not listed:
-        _write_counts(axes, matrix, share)
+        _write_cells(axes, _percentages(share) if shares else _counts(matrix), share)
     ticks = [0, 0.01, 0.05, 0.25, 0.5, 1]
     bar = figure.colorbar(
         picture, ax=axes, ticks=ticks, shrink=0.8, aspect=30, pad=0.02
@@ -123,13 +125,23 @@ def _colormap():
     return colormap
 
 
-def _write_counts(axes, matrix, share):
-    """The count of each cell that is not zero, dark on light and light on dark."""
-    longest = len(f"{matrix.max():,}")
+def _counts(matrix) -> dict:
+    """(row, column) -> the count of each cell that is not zero."""
+    return {(r, c): f"{matrix[r, c]:,}" for r, c in np.argwhere(matrix > 0)}
+
+
+def _percentages(share) -> dict:
+    """(row, column) -> the share in each cell that has one of note."""
+    cells = np.argwhere(np.nan_to_num(share) >= 0.0005)
+    return {(r, c): f"{100 * share[r, c]:.1f}" for r, c in cells}
+
+
+def _write_cells(axes, texts, share):
+    """A text in each cell, dark on light and light on dark."""
+    longest = max(map(len, texts.values()), default=0)
     size = min(9, 44 / max(longest, 4.5))
-    for row, column in np.argwhere(matrix > 0):
+    for (row, column), text in texts.items():
         color = "white" if share[row, column] > 0.3 else INK
-        text = f"{matrix[row, column]:,}"
         style = {"ha": "center", "va": "center", "fontsize": size, "color": color}
         axes.text(column, row, text, **style)
 

@@ -10,6 +10,7 @@ from visionkit.visualize.text import drawable_name, fit, font
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MASK_OPACITY = 0.45
+CLASS_OPACITY = 0.6  # the class has to show, whatever the thing's own colour is
 TAG_SHARE = 0.2  # of the picture that tags may cover
 PIXEL_ART = 64  # images up to this side are enlarged pixel by pixel
 
@@ -95,7 +96,7 @@ def draw_annotations(image, results: Results, scale: float = 1.0):
     line = max(2, round(max(picture.size) / 320))
     if results.segmentation is not None:
         classes = np.asarray(results.segmentation)[np.ix_(rows, columns)]
-        picture = _paint_classes(picture, classes, segment_names(results))
+        picture = _paint_classes(picture, classes, segment_names(results), line)
     count = 0 if results.labels is None else len(results.labels)
     colors = [label_color(label) for label in results.labels] if count else []
     if results.masks is not None:
@@ -180,8 +181,12 @@ def _from_array(pixels):
     return Image.fromarray(pixels)
 
 
-def _paint_classes(picture, classes, names):
-    """The class colours over the picture, (H, W) uint8 `classes`."""
+def _paint_classes(picture, classes, names, line):
+    """The class colours over the picture, (H, W) uint8 `classes`.
+
+    Translucent inside, `line` pixels of solid outline: a class shows on a thing of its
+    own colour too.
+    """
     from PIL import Image
 
     colors = np.zeros((256, 3), np.uint8)
@@ -189,8 +194,29 @@ def _paint_classes(picture, classes, names):
     for label, name in names.items():
         colors[label] = label_color(label)
         painted[label] = name.lower() != "background"
-    mixed = Image.blend(picture, _from_array(colors[classes]), MASK_OPACITY)
-    return Image.composite(mixed, picture, _from_array(painted[classes]))
+    solid = _from_array(colors[classes])
+    mixed = Image.blend(picture, solid, CLASS_OPACITY)
+    mixed = Image.composite(mixed, picture, _from_array(painted[classes]))
+    edge = _borders(classes, line) & painted[classes]
+    return Image.composite(solid, mixed, _from_array(edge))
+
+
+def _borders(classes, width):
+    """(H, W) bool: the pixels within `width` of one of another class, 4-connected."""
+    edge = np.zeros(classes.shape, bool)
+    down, across = np.diff(classes, axis=0) != 0, np.diff(classes, axis=1) != 0
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    for _ in range(width - 1):
+        near = edge.copy()
+        near[1:] |= edge[:-1]
+        near[:-1] |= edge[1:]
+        near[:, 1:] |= edge[:, :-1]
+        near[:, :-1] |= edge[:, 1:]
+        edge = near
+    return edge
 
 
 def _paint_mask(pixels, mask, color, line):

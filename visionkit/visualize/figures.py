@@ -110,7 +110,7 @@ def plot_history(history, *, monitor: str | None = None):
     return figure
 
 
-def plot_class_counts(counts, names: Sequence[str]):
+def plot_class_counts(counts, names: Sequence[str], label: str = "examples"):
     """Examples per class, the most frequent first.
 
     Up to 40 classes are bars with names and counts; more become a profile on a log
@@ -119,6 +119,7 @@ def plot_class_counts(counts, names: Sequence[str]):
     Args:
         counts: (K,) int, at least 0.
         names: K class names.
+        label: What is counted.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -135,10 +136,10 @@ def plot_class_counts(counts, names: Sequence[str]):
     order = np.argsort(-counts, kind="stable")
     names = [plain(class_name(names, int(i)), 28) for i in order]
     plot = _count_profile if len(counts) > NAMED_CLASSES else _count_bars
-    return plot(counts[order], names)
+    return plot(counts[order], names, label)
 
 
-def _count_bars(counts, names):
+def _count_bars(counts, names, label):
     """A bar, a name and a number per class."""
     from visionkit.visualize.canvas import Figure
 
@@ -152,13 +153,13 @@ def _count_bars(counts, names):
     axes.bar_label(bars, labels, padding=3, fontsize=8, color=INK)
     axes.set_yticks(np.arange(len(counts)), names, fontsize=8)
     axes.set(ylim=(len(counts) - 0.4, -0.6), xlim=(0, max(1, counts.max() * 1.12)))
-    axes.set_xlabel("examples", fontsize=9)
+    axes.set_xlabel(label, fontsize=9)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def _count_profile(counts, names):
+def _count_profile(counts, names, label):
     """The sorted counts as one shape, the names at both ends beside it."""
     from visionkit.visualize.canvas import Figure
 
@@ -170,7 +171,7 @@ def _count_profile(counts, names):
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set(ylim=(0, None), xlim=(0.5, len(counts) + 0.5))
     axes.set_xlabel(f"{len(counts):,} classes, the most frequent first", fontsize=9)
-    axes.set_ylabel("examples", fontsize=9)
+    axes.set_ylabel(label, fontsize=9)
     rows = [f"{count:,}  {name}" for count, name in zip(counts, names, strict=True)]
     write_listing(listing, {"Most frequent": rows[:9], "Rarest": rows[-9:]})
     return figure

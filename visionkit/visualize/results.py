@@ -25,7 +25,7 @@ PAPER, INK, FAINT = (255, 255, 255), (33, 33, 33), (228, 228, 228)
 CARD = (480, 270)
 
 
-def draw_results(results: Results, image=None):
+def draw_results(results: Results, image=None, classes: dict[int, str] | None = None):
     """The picture of one answer, ready for a README or a paper.
 
     Classification: the best five classes with score bars below the picture. Boxes:
@@ -39,6 +39,9 @@ def draw_results(results: Results, image=None):
         results: One answer, in pixels of the original image.
         image: `PIL.Image` or (H, W[, C]) array 0..255; read from `results.path` when
             omitted.
+        classes: Segmentation: names by class id that the legend lists, whatever there
+            is in this image; frames of a video so have one size. Default the classes
+            present, with their shares.
 
     Returns:
         RGB `PIL.Image`.
@@ -63,7 +66,9 @@ def draw_results(results: Results, image=None):
     scale = -(-READABLE_SIDE // max(image.size)) if max(image.size) else 1
     picture = draw_annotations(image, results, scale)
     if results.segmentation is not None:
-        return stack(picture, _legend(results, *caption_size(picture)))
+        if classes is None:
+            classes = _classes_with_shares(results)
+        return stack(picture, _legend(classes, *caption_size(picture)))
     if results.boxes is None and results.masks is None:
         names, scores = _best_classes(results)
         if names:
@@ -115,23 +120,32 @@ def _score_bars(names, scores, width, size):
     return caption
 
 
-def _legend(results, width, size):
-    """Swatch, name and share of each class, the largest first, in flowing lines."""
-    from PIL import Image, ImageDraw
-
+def _classes_with_shares(results) -> dict[int, str]:
+    """Class id -> name and share of the image, the largest first."""
     names = segment_names(results)
     share = np.bincount(np.ravel(results.segmentation), minlength=256) / np.size(
         results.segmentation
     )
-    labels = sorted(names, key=lambda label: -share[label])
-    shown = labels[:LEGEND_CLASSES]
+    return {
+        label: names[label]
+        if names[label].lower() == "background"
+        else f"{names[label]} {_percent(share[label])}"
+        for label in sorted(names, key=lambda label: -share[label])
+    }
+
+
+def _legend(classes, width, size):
+    """Swatch and text of each class but the background, in flowing lines."""
+    from PIL import Image, ImageDraw
+
+    shown = {k: text for k, text in classes.items() if text.lower() != "background"}
+    more = len(shown) - LEGEND_CLASSES
     entries = [
-        (label_color(label), f"{names[label]} {_percent(share[label])}")
-        for label in shown
-        if names[label].lower() != "background"
+        (label_color(label), text)
+        for label, text in list(shown.items())[:LEGEND_CLASSES]
     ]
-    if len(labels) > len(shown):
-        entries.append((PAPER, f"and {len(labels) - len(shown)} more"))
+    if more > 0:
+        entries.append((PAPER, f"and {more} more"))
     face, pitch, margin = font(size), round(size * 1.7), round(size * 0.8)
     places, x, y = [], margin, margin // 2
     for color, text in entries:

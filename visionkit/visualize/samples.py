@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from visionkit.types import PADDING_LABEL, Results
+from visionkit.types import PADDING_LABEL, VOID_CLASS, Results
 from visionkit.visualize.colors import RIGHT, WRONG, label_color
 from visionkit.visualize.drawing import (
     box_masks,
@@ -38,9 +38,9 @@ def plot_samples(
         images: B images, each as `to_image` takes them, of one size or not.
         titles: B texts above the images; default the class for classification.
         targets: What the pipeline yields beside the images: (B,) int labels, (B, H, W)
-            class ids, or a dict of "boxes" (B, M, 4) xyxy pixels, "labels" (B, M)
-            with -1 as padding and perhaps "masks" (B, M, h, w) that fill their boxes.
-            Or B `Results`.
+            class ids or (B, H, W, K) shares of classes, or a dict of "boxes" (B, M, 4)
+            xyxy pixels, "labels" (B, M) with -1 as padding and perhaps "masks" (B, M,
+            h, w) that fill their boxes. Or B `Results`.
         class_names: Names in label order.
         columns: Images in a row; default nearly square, at most 8.
 
@@ -64,6 +64,7 @@ def plot_predictions(
     class_names: Sequence[str] | None = None,
     *,
     columns: int | None = None,
+    titles: Sequence[str] | None = None,
 ):
     """Predictions beside the truth.
 
@@ -78,6 +79,7 @@ def plot_predictions(
         scores: (B,) in [0, 1], classification only.
         class_names: Names in label order.
         columns: Panels in a row; an even number for pairs.
+        titles: B texts above the predictions of pairs; default "prediction".
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -90,7 +92,8 @@ def plot_predictions(
         right = _as_results(predicted, images, class_names)
         pairs = [result for pair in zip(left, right, strict=True) for result in pair]
         doubled = [image for image in images for _ in range(2)]
-        titles = ["truth", "prediction"] * len(left)
+        titles = ["prediction"] * len(left) if titles is None else titles
+        titles = [text for title in titles for text in ("truth", title)]
         return _grid(doubled, pairs, titles, None, columns or min(4, len(doubled)))
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if len(truth) != len(images) or predicted.shape != truth.shape:
@@ -114,7 +117,7 @@ def plot_predictions(
 def _is_labels(target) -> bool:
     if target is None or isinstance(target, dict) or not len(target):
         return False
-    return not isinstance(target[0], Results) and np.ndim(target) == 1
+    return not isinstance(target[0], Results) and np.ndim(target[0]) == 0
 
 
 def _as_results(targets, images, class_names) -> list[Results]:
@@ -152,6 +155,9 @@ def _boxes_result(target, image, class_names) -> Results:
 
 
 def _dense_result(target, class_names) -> Results:
+    if target.ndim == 3:  # shares of classes; where there are none, void
+        void = target.sum(axis=-1) == 0
+        target = np.where(void, VOID_CLASS, target.argmax(axis=-1))
     labels = np.unique(target)
     names = [class_name(class_names, int(label)) for label in labels]
     segmentation = target if target.ndim == 2 else None

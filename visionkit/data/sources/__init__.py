@@ -16,6 +16,7 @@ SOURCES = {
     "csv": "visionkit.data.sources.csv_file:Csv",
     "digits": "visionkit.data.sources.digits:Digits",
     "image_folder": "visionkit.data.sources.image_folder:ImageFolder",
+    "mask_folder": "visionkit.data.sources.mask_folder:MaskFolder",
     "records": "visionkit.data.sources.records:Records",
     "tfds": "visionkit.data.sources.tfds:Tfds",
     "voc": "visionkit.data.sources.voc:Voc",

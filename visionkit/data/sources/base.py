@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 
+from visionkit.data.mask_codes import MaskCode, encoded_mask
 from visionkit.data.sources.ragged import RAGGED_COLUMNS, join_rows, select_rows
-
-
-class Record(TypedDict, total=False):
-    """One light record: where the image is, and its annotations.
-
-    Exactly one of `path` and `encoded` is present. Sizes and boxes are in pixels of
-    the upright image.
-    """
-
-    path: bytes  # the image file, as `os.fsencode` spells it
-    encoded: bytes  # the encoded image (JPEG, PNG)
-    label: int | np.ndarray  # (K,) float32 of 0 and 1 where `multi_label`
-    boxes: np.ndarray  # (N, 4) float32, xyxy pixels
-    box_labels: np.ndarray  # (N,) int32
-    is_crowd: np.ndarray  # (N,) bool
-    is_difficult: np.ndarray  # (N,) bool
-    area: np.ndarray  # (N,) float32
-    mask_path: bytes  # index PNG of the same size as the image
-    mask_encoded: bytes
-    instance_masks: list[bytes]  # N compressed COCO RLE strings
-    proposals: np.ndarray  # (P, 4) float32, xyxy pixels, best first
+from visionkit.data.sources.record import SCALAR_COLUMNS, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +18,8 @@ class SourceInfo:
 
     Args:
         task: One of `visionkit.types.TASKS`.
-        class_names: Names in label order; no background class.
+        class_names: Names in label order; no background class, but where it is a class
+            of semantic masks.
         num_examples: Number of records.
         split: "train", "validation", "test" or "all".
         name: The kind of source, e.g. "image_folder".
@@ -54,7 +35,7 @@ class SourceInfo:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, background never counted."""
+        """Number of classes; background counts where it is in `class_names`."""
         return len(self.class_names)
 
 
@@ -73,10 +54,6 @@ class Skip:
     detail: str = ""
 
 
-SCALAR_COLUMNS = ("path", "encoded", "label", "mask_path", "mask_encoded")
-"""Columns with one value per record."""
-
-
 class Source:
     """A data set as records by index. Subclasses set `info` and write `record`.
 
@@ -92,6 +69,7 @@ class Source:
     skipped: list[Skip]
     remarks: Sequence[Skip] = ()
     box_format: str = "xyxy"
+    _mask_counts: np.ndarray | None = None
 
     @property
     def origin(self) -> Source:
@@ -131,8 +109,45 @@ class Source:
             return np.array(labels, np.float32).reshape(-1, self.info.num_classes)
         return np.array(labels, np.int32)
 
+    @property
+    def mask_code(self) -> MaskCode:
+        """What the values in the files of the masks mean; here the ids of classes."""
+        return MaskCode.of_ids(self.info.num_classes)
+
+    def mask(self, index: int) -> np.ndarray:
+        """The true classes of a record's pixels, for semantic segmentation.
+
+        Returns:
+            (H, W) uint8 class ids in the upright image's frame, 255 = void.
+
+        Raises:
+            BadImage: The mask cannot be read, or has a value that no class has.
+        """
+        return self.mask_code.decode(encoded_mask(self.record(index)))
+
+    def mask_counts(self) -> np.ndarray:
+        """The pixels of each class in each record, for semantic segmentation.
+
+        The first call reads all masks, with a progress bar on a terminal.
+
+        Returns:
+            (len, num_classes + 1) int64, the void ones last; zeros where the mask
+            cannot be read.
+        """
+        if self._mask_counts is None:
+            from visionkit.data.sources.mask_counts import count_masks
+
+            self._mask_counts = count_masks(self)
+        return self._mask_counts.copy()
+
     def class_counts(self) -> np.ndarray | None:
-        """(num_classes,) int64, records or boxes of each class; None without either."""
+        """What there is of each class: records, boxes, or pixels of masks.
+
+        Returns:
+            (num_classes,) int64; None where the source has none of these.
+        """
+        if self.info.task == "semantic_segmentation":
+            return self.mask_counts()[:, :-1].sum(axis=0)
         labels = self.labels()
         if labels is None:
             labels = self.objects().get("box_labels")
@@ -210,7 +225,9 @@ class Source:
 
         with tf.init_scope():  # tensors beside the graph, not constants within it
             columns = {
-                key: tf.constant(value.tolist() if value.dtype == object else value)
+                key: tf.constant(value.tolist(), tf.string)
+                if value.dtype == object
+                else tf.constant(value)
                 for key, value in self.columns().items()
             }
         return lambda index: gather_columns(columns, index)
@@ -268,6 +285,20 @@ class Subset(Source):
         """The whole source's labels, at the indices."""
         labels = self.source.labels()
         return None if labels is None else labels[self.indices]
+
+    @property
+    def mask_code(self) -> MaskCode:
+        """The whole source's."""
+        return self.source.mask_code
+
+    def mask(self, index: int) -> np.ndarray:
+        """The whole source's, at the index."""
+        return self.source.mask(int(self.indices[index]))
+
+    def mask_counts(self) -> np.ndarray:
+        """As `Source.mask_counts`; only these are read, unless all were already."""
+        whole = self.source._mask_counts
+        return super().mask_counts() if whole is None else whole[self.indices]
 
     def objects(self) -> dict[str, np.ndarray]:
         """The whole source's, at the indices."""

@@ -19,6 +19,11 @@ from visionkit.data.sources.objects import (
 from visionkit.data.sources.paths import ImagePaths, PathError
 from visionkit.data.sources.segmentations import BadSegmentation, to_rle
 from visionkit.data.sources.splits import SPLITS, split_in
+from visionkit.types import TASKS
+
+_NO_SIZE = (
+    "no `height` and `width` in the file. Give them: a mask is drawn at their size."
+)
 
 
 class Coco(ObjectSource):
@@ -34,11 +39,16 @@ class Coco(ObjectSource):
             the first of the usual places that has the images (`train2017`,
             `images/train2017`, `images`, beside the file...). No name may lead out.
         root: Where `annotations` and `images` begin; default the working directory.
-        task: "detection" or "instance_segmentation"; for the latter polygons and RLE of
-            both kinds are read as compressed RLE.
+        task: "detection", "instance_segmentation" or "semantic_segmentation"; for the
+            latter two polygons and RLE of both kinds are read as compressed RLE.
         classes: Names of the categories to use, in label order, or a text file with one
             on each line; default all. Objects of others are left out, images stay.
         proposals: JSON list of proposals, beginning at `root`; see `read_proposals`.
+        background: For semantic segmentation, whether what is no object is a class of
+            its own, "background", label 0 before all others; if not, it is void.
+
+    For semantic segmentation objects are painted as their classes by falling area, so
+    that small ones stay on top of large ones; crowds, painted first, are void.
 
     Attributes:
         image_ids: The id in the file of each record.
@@ -59,11 +69,12 @@ class Coco(ObjectSource):
         task: str = "detection",
         classes: list[str] | str | os.PathLike | None = None,
         proposals: str | os.PathLike | None = None,
+        background: bool = True,
     ):
-        check_box_task("coco", task)
+        check_box_task("coco", task, TASKS[1:])
         base = Path(root or "")
         path = base / annotations
-        masks = task == "instance_segmentation"
+        masks = task != "detection"
         content = read_json(path, drop=None if masks else "segmentation")
         pictures = Section(path, content, "images")
         objects = Section(path, content, "annotations")
@@ -85,13 +96,13 @@ class Coco(ObjectSource):
 
         split = split_in(path.stem) or split_in(path.parent.name) or "all"
         info = SourceInfo(task, names, int(kept.sum()), split, "coco")
-        self._fill(
-            info,
-            [p for p in paths if p is not None],
-            (np.cumsum(kept) - 1)[owners],
-            columns,
-            sizes[kept],
-        )
+        found = [p for p in paths if p is not None]
+        owners = (np.cumsum(kept) - 1)[owners]
+        if task == "semantic_segmentation":
+            self._check_sizes(pictures, np.flatnonzero(kept), sizes)
+            self._fill_regions(info, found, owners, columns, sizes[kept], background)
+        else:
+            self._fill(info, found, owners, columns, sizes[kept])
         picture_ids = pictures.values("id", (int, str), "a number or a text")
         self.image_ids = [i for i, k in zip(picture_ids, kept, strict=True) if k]
         self.category_ids = ids
@@ -146,6 +157,11 @@ class Coco(ObjectSource):
             detail = f"{twice} annotations have the id of another"
             self.remarks.append(Skip(str(objects.path), "label.duplicate_id", detail))
 
+    def _check_sizes(self, pictures: Section, rows, sizes) -> None:
+        """Refuses images without a size, which a mask is drawn at."""
+        for row in rows[sizes[rows].min(axis=1) < 1].tolist():
+            raise ValueError(f"{pictures.place(row, 'height')}: it has {_NO_SIZE}")
+
     def _masks(self, objects: Section, rows, sizes) -> np.ndarray:
         """(N,) object: the RLE string of each object, None where there is no mask."""
         rles = np.full(len(rows), None, object)
@@ -153,10 +169,7 @@ class Coco(ObjectSource):
             place = objects.place(row, "segmentation")
             segmentation = objects.items[row].get("segmentation")
             if min(size) < 1:
-                raise ValueError(
-                    f"{place}: its image has no `height` and `width` in the file. Give "
-                    "them: a mask is drawn at their size."
-                )
+                raise ValueError(f"{place}: its image has {_NO_SIZE}")
             try:
                 rles[index] = to_rle(segmentation, tuple(size))
             except BadSegmentation as error:

@@ -18,10 +18,12 @@ from visionkit.data.sources.splits import SPLIT_NAMES, split_in
 from visionkit.types import TASKS
 
 _BOXES = ("detection", "instance_segmentation")
+_MASKS = "semantic_segmentation"
 _KNOWN = """\
   a folder per class with images, perhaps inside train/ and val/;
   COCO: a JSON file with images, annotations and categories;
   VOC: Annotations/*.xml beside JPEGImages/;
+  masks: images/ beside masks/ with PNGs of the same names, perhaps inside train/;
   YOLO: data.yaml, or images/train beside labels/train and classes.txt;
   a table (.csv, .tsv) with a column of images;
   a prepared version of TensorFlow Datasets, or records of `write_records`"""
@@ -63,7 +65,7 @@ def detect_source(root: str | os.PathLike, task: str | None = None) -> DetectedS
         raise FileNotFoundError(f"There is no folder {root}.")
     others = []
     for name, (probe, tasks) in _PROBES.items():
-        splits = probe(root)
+        splits = probe(root, task)
         if splits is None:
             continue
         if task is not None and task not in tasks:
@@ -131,13 +133,13 @@ def _train_and_validation(splits: dict[str, dict]) -> tuple[dict, dict | None]:
 # A probe tells the options of each split it finds, or None: another format.
 
 
-def _records(root: Path) -> dict[str, dict] | None:
+def _records(root: Path, task) -> dict[str, dict] | None:
     if (root / "index.json").is_file():
         return {"all": {}}
     return _by_split({p.parent.name: p.parent.name for p in root.glob("*/index.json")})
 
 
-def _tfds(root: Path) -> dict[str, dict] | None:
+def _tfds(root: Path, task) -> dict[str, dict] | None:
     info = root / "dataset_info.json"
     if not info.is_file():
         return None
@@ -149,10 +151,13 @@ def _by_split(names: dict[str, str]) -> dict[str, dict] | None:
     """{"split": value} by the split that each name speaks of."""
     if not names:
         return None
-    return {split_in(n) or n: {"split": v} for n, v in sorted(names.items())}
+    found: dict[str, dict] = {}
+    for name, value in sorted(names.items()):  # "train" comes before "train_aug"
+        found.setdefault(split_in(name) or name, {"split": value})
+    return found
 
 
-def _coco(root: Path) -> dict[str, dict] | None:
+def _coco(root: Path, task) -> dict[str, dict] | None:
     places = (root.glob("*.json"), root.glob("annotations/*.json"))
     exports = root.glob("*/_annotations.coco.json")
     found = {}
@@ -177,9 +182,15 @@ def _is_coco(path: Path) -> bool:
         return all(text.find(word) >= 0 for word in words)
 
 
-def _voc(root: Path) -> dict[str, dict] | None:
+def _voc(root: Path, task) -> dict[str, dict] | None:
+    from visionkit.data.sources import mask_listing
     from visionkit.data.sources.voc import find_splits
 
+    if task == _MASKS:
+        if not (root / "SegmentationClass").is_dir():
+            return None
+        lists = mask_listing.find_splits(root, "JPEGImages", "SegmentationClass")
+        return _by_split({name: name for name in lists}) or {"all": {}}
     folders = [root / "Annotations", root / "annotations", root]
     splits = find_splits(root)
     if not any(any(folder.glob("*.xml")) for folder in folders) and not any(
@@ -189,7 +200,18 @@ def _voc(root: Path) -> dict[str, dict] | None:
     return _by_split({name: name for name in splits}) or {"all": {}}
 
 
-def _yolo_txt(root: Path) -> dict[str, dict] | None:
+def _mask_folder(root: Path, task) -> dict[str, dict] | None:
+    from visionkit.data.sources.detect_masks import find_masks
+
+    found = find_masks(root) if task in (None, _MASKS) else None
+    if found is None:
+        return None
+    options, splits = found
+    by_split = _by_split({name: name for name in splits}) or {"all": {}}
+    return {split: options | own for split, own in by_split.items()}
+
+
+def _yolo_txt(root: Path, task) -> dict[str, dict] | None:
     from visionkit.data.sources.yolo_config import find_config
 
     has_labels = any(
@@ -211,7 +233,7 @@ def _yolo_txt(root: Path) -> dict[str, dict] | None:
     return {split: {"split": split} for split in config.splits}
 
 
-def _csv(root: Path) -> dict[str, dict] | None:
+def _csv(root: Path, task) -> dict[str, dict] | None:
     from visionkit.data.sources.csv_table import read_table
 
     found: dict[str, dict] = {}
@@ -240,7 +262,7 @@ def _table_images(root: Path, table) -> dict:
     return {}
 
 
-def _image_folder(root: Path) -> dict[str, dict] | None:
+def _image_folder(root: Path, task) -> dict[str, dict] | None:
     from visionkit.data.sources.image_folder import find_splits
 
     if not any(path.is_dir() for path in root.iterdir()):
@@ -248,12 +270,13 @@ def _image_folder(root: Path) -> dict[str, dict] | None:
     return {s: {"split": s} for s in find_splits(root)} or {"all": {}}
 
 
-_PROBES: dict[str, tuple[Callable[[Path], dict | None], tuple[str, ...]]] = {
+_PROBES: dict[str, tuple[Callable[[Path, str | None], dict | None], tuple]] = {
     "records": (_records, TASKS),
-    "tfds": (_tfds, ("classification", "detection")),
-    "coco": (_coco, _BOXES),
-    "voc": (_voc, ("detection",)),
-    "yolo_txt": (_yolo_txt, _BOXES),
+    "tfds": (_tfds, ("classification", "detection", _MASKS)),
+    "mask_folder": (_mask_folder, (_MASKS,)),
+    "coco": (_coco, (*_BOXES, _MASKS)),
+    "voc": (_voc, ("detection", _MASKS)),
+    "yolo_txt": (_yolo_txt, (*_BOXES, _MASKS)),
     "csv": (_csv, ("classification", "detection")),
     "image_folder": (_image_folder, ("classification",)),
 }

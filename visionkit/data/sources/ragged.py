@@ -17,9 +17,13 @@ OBJECT_COLUMNS = (
 )
 """Columns with one row per object."""
 
+RLE_COLUMNS = ("instance_masks", "regions")
+"""Columns of RLE strings; a record has them as a list."""
+
 RAGGED_COLUMNS = {
     **dict.fromkeys(OBJECT_COLUMNS, "row_splits"),
     "proposals": "proposal_splits",
+    **dict.fromkeys(("regions", "region_labels"), "region_splits"),
 }
 """Column with any number of rows per record -> the column that splits them."""
 
@@ -32,7 +36,7 @@ def join_rows(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             continue
         rows = [record[key] for record in records]
         columns[splits] = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-        if key == "instance_masks":
+        if key in RLE_COLUMNS:
             columns[key] = np.array([mask for row in rows for mask in row], object)
         else:
             columns[key] = np.concatenate(rows)
@@ -55,7 +59,10 @@ def select_rows(
 
 
 def group_rows(
-    owners: np.ndarray, count: int, columns: dict[str, np.ndarray]
+    owners: np.ndarray,
+    count: int,
+    columns: dict[str, np.ndarray],
+    splits: str = "row_splits",
 ) -> dict[str, np.ndarray]:
     """The rows of objects in any order, as the ragged columns of `count` records.
 
@@ -63,8 +70,9 @@ def group_rows(
         owners: (N,) int, the record of each object.
         count: Number of records.
         columns: Columns of N rows; their order within a record is kept.
+        splits: What `RAGGED_COLUMNS` calls the splits of these columns.
     """
     order = np.argsort(owners, kind="stable")
     counts = np.bincount(owners, minlength=count)
-    splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return {"row_splits": splits, **{k: v[order] for k, v in columns.items()}}
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return {splits: starts, **{k: v[order] for k, v in columns.items()}}

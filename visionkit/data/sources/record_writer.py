@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from visionkit.data.headers import BadImage, inspect_image
+from visionkit.data.mask_codes import MaskCode, encode_mask, encoded_mask
+from visionkit.data.progress import progress_bar
 from visionkit.data.sources.base import Record, Skip, Source
 from visionkit.data.sources.record_format import to_example
 from visionkit.data.sources.record_index import RecordIndex, Shard
@@ -57,10 +59,11 @@ def write_records(
 ) -> WriteSummary:
     """Writes all records of `source` to the new folder `root`.
 
-    Images and masks are stored byte for byte, with all annotations. The order on disk
-    is random (and always the same), so that reading front to back mixes the classes.
-    Everything is written to a folder beside `root` that takes its name at the very
-    end: when the process is killed, `root` does not exist.
+    Images are stored byte for byte, with all annotations; masks as PNGs of class ids,
+    unless they are that already. The order on disk is random (and always the same), so
+    that reading front to back mixes the classes. Everything is written to a folder
+    beside `root` that takes its name at the very end: when the process is killed,
+    `root` does not exist.
 
     Args:
         source: Any source, or a `Subset` of one.
@@ -102,7 +105,7 @@ def _write(
     skips: dict[int, Skip] = {}
     keys: set[tuple[str, ...]] = set()
     files = []
-    with _progress_bar(len(source), progress) as advance:
+    with progress_bar("Writing records", len(source), progress) as advance:
         for number, chunk in enumerate(np.array_split(order, shards)):
             name = f"{number:05d}-of-{shards:05d}.tfrecord"
             records = _readable(source, chunk.tolist(), skips, keys, advance)
@@ -161,7 +164,7 @@ def _readable(source, chunk, skips, keys, advance) -> Iterator[tuple[int, bytes]
         advance()
         name = source.record_name(index)
         try:
-            record = _embed(source.record(index))
+            record = _embed(source, index)
         except BadImage as error:
             skips[index] = Skip(name, error.rule, error.detail)
             continue
@@ -169,14 +172,20 @@ def _readable(source, chunk, skips, keys, advance) -> Iterator[tuple[int, bytes]
         yield index, to_example(record, os.fsencode(name))
 
 
-def _embed(record: Record) -> Record:
-    """The record with the bytes of its files in place of their paths."""
-    record = dict(record)
-    for key, embedded in (("path", "encoded"), ("mask_path", "mask_encoded")):
-        if key in record:
-            record[embedded] = _read_file(os.fsdecode(record.pop(key)))
+def _embed(source: Source, index: int) -> Record:
+    """The record with the bytes of its image in place of a path, and of its mask."""
+    record = dict(source.record(index))
+    if "path" in record:
+        record["encoded"] = _read_file(os.fsdecode(record.pop("path")))
     inspect_image(record["encoded"])
-    return record
+    if source.info.task != "semantic_segmentation":
+        return record
+    # Whatever the source's masks are, those of records hold class ids.
+    mask = source.mask(index)
+    same = source.mask_code == MaskCode.of_ids(source.info.num_classes)
+    kept = same and "regions" not in record
+    encoded = encoded_mask(record) if kept else encode_mask(mask)
+    return {"encoded": record["encoded"], "mask_encoded": encoded}
 
 
 def _read_file(path: str) -> bytes:
@@ -205,18 +214,6 @@ def _one(keys: set[tuple[str, ...]]) -> tuple[str, ...]:
             f"All records of a source must have the same keys. Found: {sorted(keys)}"
         )
     return keys.pop()
-
-
-@contextlib.contextmanager
-def _progress_bar(total: int, show: bool):
-    """Yields a function to call once per record."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (show and console.is_terminal)) as bar:
-        task = bar.add_task("Writing records", total=total)
-        yield lambda: bar.advance(task)
 
 
 def _sync(folder: Path) -> None:

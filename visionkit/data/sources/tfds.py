@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from visionkit._spelling import check_name
+from visionkit.data.mask_codes import MaskCode
 from visionkit.data.sources.base import Record, Source, SourceInfo, multi_hot
+from visionkit.data.sources.mask_classes import PEEKED, read_mask_classes, values_in
 from visionkit.data.sources.ragged import join_rows
 from visionkit.data.sources.record_files import (
     FRAMING,
@@ -17,10 +20,11 @@ from visionkit.data.sources.record_files import (
     scan_lengths,
 )
 from visionkit.data.sources.tfds_boxes import find_boxes
+from visionkit.types import TASKS
 
 
 class Tfds(Source):
-    """A set that TensorFlow Datasets has prepared: classification or detection.
+    """A set that TensorFlow Datasets has prepared: classes, boxes or semantic masks.
 
     Nothing is downloaded or prepared, and no code of the set runs: its files and what
     they say of themselves are enough. Images travel encoded, as they are stored. The
@@ -37,8 +41,14 @@ class Tfds(Source):
             `name`.
         image_key: The feature with the image; default the only one of its kind.
         label_key: The feature with the class, or the list of classes for multi-label;
-            default the only one of its kind. Not for detection.
-        task: "classification" or "detection"; default detection where there are boxes.
+            default the only one of its kind. For semantic segmentation the image
+            with the mask; default the only one called a mask, segmentation or
+            annotation. Not for detection.
+        task: "classification", "detection" or "semantic_segmentation"; default
+            detection where there are boxes, else classification.
+        classes: What the values of masks mean, as for `MaskFolder`; default the names
+            that the feature has. Only for semantic segmentation.
+        void: As for `MaskFolder`.
 
     Raises:
         FileNotFoundError: Not prepared; says the command that does it.
@@ -57,28 +67,36 @@ class Tfds(Source):
         image_key: str | None = None,
         label_key: str | None = None,
         task: str | None = None,
+        classes: Sequence[str] | Mapping | str | os.PathLike | None = None,
+        void: int | str | Sequence | None = None,
     ):
         builder = _find_builder(name, data_dir, root)
         info = builder.info
         boxes = find_boxes(info)
         task = task or ("detection" if boxes else "classification")
-        check_name("task of tfds", task, ("classification", "detection"))
-        self._image = _choose(info, "image_key", image_key)
-        self._label = self._boxes = None
+        check_name("task of tfds", task, TASKS[:3])
+        self._label = self._boxes = self._mask = self._code = None
+        self._files = _index_files(builder, split)
         many = False
+        if task == "semantic_segmentation":
+            self._mask = _choose(info, "label_key", label_key, "mask")
+            self._image = _choose(info, "image_key", image_key, without=self._mask)
+            classes = classes or getattr(info.features[self._mask], "names", None)
+            names, self._code = read_mask_classes(classes, void, Path(), self._values)
+        else:
+            self._image = _choose(info, "image_key", image_key)
         if task == "classification":
             self._label = _choose(info, "label_key", label_key)
             feature = info.features[self._label]
             many = hasattr(feature, "feature")  # a sequence of classes
             names = (feature.feature if many else feature).names
-        elif boxes is None:
+        elif task == "detection" and boxes is None:
             raise ValueError(
                 f"{info.full_name} has no boxes: none of its features is a sequence "
                 f"with a BBoxFeature. Features: {', '.join(info.features)}."
             )
-        else:
+        elif task == "detection":
             self._boxes, names = boxes, boxes.class_names
-        self._files = _index_files(builder, split)
         self.skipped = []
         self.info = SourceInfo(
             task,
@@ -103,10 +121,24 @@ class Tfds(Source):
         encoded = features[self._image].bytes_list.value[0]
         if self._boxes:
             return {"encoded": encoded, **self._boxes.record(example, encoded)}
+        if self._mask:
+            mask = features[self._mask].bytes_list.value[0]
+            return {"encoded": encoded, "mask_encoded": mask}
         label = list(features[self._label].int64_list.value)
         if self.info.multi_label:
             label = [multi_hot(label, self.info.num_classes)]
         return {"encoded": encoded, "label": label[0]}
+
+    @property
+    def mask_code(self) -> MaskCode:
+        """What the values in the masks mean."""
+        return self._code or super().mask_code
+
+    def _values(self) -> set[int]:
+        """The values in some of the masks."""
+        step = max(len(self._files) // PEEKED, 1)
+        chosen = range(0, len(self._files), step)
+        return values_in(self._record(self._files.read(i)) for i in chosen)
 
     def objects(self) -> dict[str, np.ndarray]:
         """All objects, of one pass over the files."""
@@ -125,7 +157,7 @@ class Tfds(Source):
 
     def labels(self) -> np.ndarray | None:
         """As `Source.labels`; the first call reads all files."""
-        if self._boxes:
+        if not self._label:
             return None
         if self._labels is None:
             dataset = self._files.dataset().batch(1024)
@@ -151,8 +183,12 @@ class Tfds(Source):
     def _parse(self, example):
         import tensorflow as tf
 
-        spec = {self._image: tf.io.FixedLenFeature([], tf.string)}
-        encoded = tf.io.parse_single_example(example, spec)[self._image]
+        keys = filter(None, (self._image, self._mask))
+        spec = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
+        found = tf.io.parse_single_example(example, spec)
+        encoded = found[self._image]
+        if self._mask:
+            return {"encoded": encoded, "mask_encoded": found[self._mask]}
         if self._boxes:
             return {"encoded": encoded, **self._boxes.parse(example, encoded)}
         return {"encoded": encoded, "label": self._parse_labels(example[None])[0]}
@@ -204,26 +240,39 @@ def _find_builder(name, data_dir, root):
         ) from None
 
 
-def _choose(info, option: str, given: str | None) -> str:
-    """The name of the feature with the image (`image_key`) or class (`label_key`)."""
+def _choose(
+    info, option: str, given: str | None, kind: str = "", without: str | None = None
+) -> str:
+    """The name of the feature with the image (`image_key`) or the truth (`label_key`).
+
+    Args:
+        info: Of the set.
+        option: The one or the other.
+        given: What the option says.
+        kind: "mask" where the truth is an image, too.
+        without: A feature that it is not.
+    """
     import tensorflow_datasets as tfds
 
-    kind = tfds.features.Image
-    if option == "label_key":
-        kind = tfds.features.ClassLabel
-    known = [
-        key
-        for key, feature in info.features.items()
-        if isinstance(feature, kind)
-        or (option == "label_key" and isinstance(_inner(feature), kind))
-    ]
+    def fits(key: str, feature) -> bool:
+        if kind == "mask":
+            words = ("segmentation", "mask", "annotation")
+            named = key == given or any(word in key for word in words)
+            return named and isinstance(feature, tfds.features.Image)
+        if option == "image_key":
+            return key != without and isinstance(feature, tfds.features.Image)
+        label = tfds.features.ClassLabel
+        return isinstance(feature, label) or isinstance(_inner(feature), label)
+
+    known = [key for key, feature in info.features.items() if fits(key, feature)]
     if given is not None:
         check_name(option, given, known)
         return given
     if len(known) != 1:
+        what = "semantic segmentation" if kind == "mask" else "classification"
         raise ValueError(
             f"{info.full_name} has {len(known)} features that could be `{option}`: "
-            f"{known}. {'Name one.' if known else 'It is no classification set.'} "
+            f"{known}. {'Name one.' if known else f'It is no {what} set.'} "
             f"Features: {', '.join(info.features)}."
         )
     return known[0]

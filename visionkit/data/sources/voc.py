@@ -12,10 +12,24 @@ import numpy as np
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.classes import read_classes, sort_key
 from visionkit.data.sources.listing import IMAGE_SUFFIXES, suffix_of
-from visionkit.data.sources.objects import ObjectSource, keep_finite, raise_no_images
+from visionkit.data.sources.mask_classes import read_mask_classes
+from visionkit.data.sources.mask_listing import list_masks
+from visionkit.data.sources.objects import (
+    ObjectSource,
+    check_box_task,
+    keep_finite,
+    raise_no_images,
+)
 from visionkit.data.sources.paths import ImagePaths, PathError
 from visionkit.data.sources.splits import SPLIT_NAMES, SPLITS, split_in
 from visionkit.data.sources.voc_xml import Annotation, read_annotation
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
+"""The classes of Pascal VOC, from 1 on in its masks."""
 
 
 class Voc(ObjectSource):
@@ -46,6 +60,11 @@ class Voc(ObjectSource):
         one_based: Whether coordinates count from 1.
         proposals: JSON list of proposals, beginning at `root`; their `image_id` is the
             name of the image without suffix. See `read_proposals`.
+        task: "detection" or "semantic_segmentation". The latter reads the palette
+            indices of `SegmentationClass/1.png` (which `annotations` may rename) for
+            the images that `ImageSets/Segmentation` lists; 255 is void. The classes
+            are "background" and VOC's twenty, unless `classes` or a `labelmap.txt` in
+            `root`, as CVAT writes it, says otherwise; see `MaskFolder`.
 
     Raises:
         FileNotFoundError: No such folder or list.
@@ -61,8 +80,13 @@ class Voc(ObjectSource):
         classes: list[str] | str | os.PathLike | None = None,
         one_based: bool = True,
         proposals: str | os.PathLike | None = None,
+        task: str = "detection",
     ):
+        check_box_task("voc", task, ("detection", "semantic_segmentation"))
         base = Path(root or "")
+        if task == "semantic_segmentation":
+            self._read_masks(base, split, images, annotations, classes)
+            return
         stems, split, folder = _choose(base, split)
         texts = _folder(folder, annotations, base, "Annotations", "annotations")
         files = _Images(_folder(folder, images, base, "JPEGImages", "images"))
@@ -98,6 +122,17 @@ class Voc(ObjectSource):
         if proposals is not None:
             ids = [a.path.stem for a in found]
             self._take_proposals(base / proposals, ids)
+
+    def _read_masks(self, base: Path, split, images, annotations, classes) -> None:
+        folders = (images or "JPEGImages", annotations or "SegmentationClass")
+        found = list_masks(base, *map(os.fspath, folders), split)
+        self.skipped, self.remarks = found.skipped, found.remarks
+        if classes is None and not (base / "labelmap.txt").is_file():
+            classes = ("background", *VOC_CLASSES)
+        names, code = read_mask_classes(classes, None, base, set)
+        count = len(found.images)
+        info = SourceInfo("semantic_segmentation", names, count, found.split, "voc")
+        self._fill_masks(info, found.images, found.masks, code)
 
     def _find(self, stem, path, files, everything) -> bytes | None:
         """The image of an annotation, which is read into `everything` if need be."""

@@ -23,6 +23,7 @@ from visionkit.data.sources.paths import ImagePaths, PathError
 from visionkit.data.sources.splits import SPLITS, check_split
 from visionkit.data.sources.yolo_config import YoloConfig, find_config
 from visionkit.data.sources.yolo_labels import Labels, parse_labels
+from visionkit.types import TASKS
 
 _NO_LABELS = Labels(np.zeros(0, np.int64), np.zeros((0, 4)), [])
 
@@ -47,7 +48,8 @@ class YoloTxt(ObjectSource):
             else "all".
         data: The YAML file, beginning at `root`; default the one that is there, or the
             usual folders and a `classes.txt`.
-        task: "detection" or "instance_segmentation".
+        task: "detection", "instance_segmentation", or "semantic_segmentation": objects
+            are painted as their classes by falling area, over label 0, "background".
         classes: Names of the classes to use, in label order, or a text file with one on
             each line; without names in the data, the names of ids 0, 1, 2...
         exif: "apply" takes shares of the upright image, "ignore" of the stored one,
@@ -72,7 +74,7 @@ class YoloTxt(ObjectSource):
         exif: str = "apply",
         proposals: str | os.PathLike | None = None,
     ):
-        check_box_task("yolo_txt", task)
+        check_box_task("yolo_txt", task, TASKS[1:])
         base = Path(root or "")
         if base.suffix in (".yaml", ".yml") and base.is_file():
             base, data = base.parent, base.name
@@ -87,11 +89,12 @@ class YoloTxt(ObjectSource):
         read = parallel_map(_reader(exif), paths)
         labels, sizes = [r[0] for r in read], np.array([r[1] for r in read], np.int32)
         self._remark_pairs(paths, [r[2] for r in read])
-        self._fill(
-            SourceInfo(task, names, len(paths), split, "yolo_txt"),
-            paths,
-            *self._objects(paths, labels, sizes, ids, task),
-        )
+        info = SourceInfo(task, names, len(paths), split, "yolo_txt")
+        objects = self._objects(paths, labels, sizes, ids, task)
+        if task == "semantic_segmentation":
+            self._fill_regions(info, paths, *objects, sizes, background=True)
+        else:
+            self._fill(info, paths, *objects)
         if proposals is not None:
             stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
             self._take_proposals(base / proposals, map(os.fsdecode, stems))
@@ -155,7 +158,7 @@ class YoloTxt(ObjectSource):
             label >= 0,
         )
         columns = {"boxes": boxes.astype(np.float32), "box_labels": label}
-        if task == "instance_segmentation":
+        if task != "detection":
             columns["instance_masks"] = _masks(labels, boxes, sizes[owners], keep)
         return owners[keep], {key: value[keep] for key, value in columns.items()}
 

@@ -1,0 +1,81 @@
+"""A backbone's output stride: which one it has, the same weights at another."""
+
+from __future__ import annotations
+
+import keras
+
+from visionkit.backbones import BACKBONES, build_backbone
+from visionkit.backbones.names import flat_layers
+from visionkit.backbones.stochastic_depth import StochasticDepth
+from visionkit.backbones.weights import layer_variables, load_layers
+
+_PROBE = 512  # pixels of a dynamic side, so many that every stride has its own size
+
+
+def deepest_level(pyramid: dict) -> str:
+    """The level with the largest number."""
+    return max(pyramid, key=lambda level: int(level[1:]))
+
+
+def output_stride(backbone: keras.Model) -> int:
+    """Pixels of the image for each one of the deepest level, a power of 2.
+
+    Args:
+        backbone: A `keras.Model` from images to levels.
+
+    Raises:
+        ValueError: The deepest level is not ceil(size / stride) for any.
+    """
+    images = backbone.input
+    height, width = (side or _PROBE for side in images.shape[1:3])
+    pyramid = backbone.output
+    if None in images.shape[1:3]:
+        shape = (1, height, width, images.shape[-1])
+        pyramid = backbone.compute_output_spec(keras.KerasTensor(shape, images.dtype))
+    level = deepest_level(pyramid)
+    size = tuple(pyramid[level].shape[1:3])
+    for stride in (2**n for n in range(10)):
+        if size == (-(-height // stride), -(-width // stride)):
+            return stride
+    raise ValueError(
+        f"{level} of {backbone.name} must have ceil(size / stride) pixels a side for a "
+        f"stride of 2**n. Received: {size} of images of {(height, width)}"
+    )
+
+
+def with_output_stride(backbone: keras.Model, stride: int) -> keras.Model:
+    """A copy of a backbone with the same weights at another output stride.
+
+    Its features agree with the original's where both have a pixel. Which layers are
+    frozen and the momentum of batch normalisation stay.
+
+    Args:
+        backbone: What `build_backbone` made.
+        stride: 8, 16 or 32.
+
+    Raises:
+        ValueError: It is no backbone of the table, or cannot have this stride.
+    """
+    if backbone.name not in BACKBONES:
+        raise ValueError(
+            "Only a backbone of the table can be built at another output stride. "
+            f"Received: a backbone called {backbone.name!r}"
+        )
+    layers = {layer.name: layer for layer in flat_layers(backbone)}
+    drops = [x.rate for x in layers.values() if isinstance(x, StochasticDepth)]
+    height, width, channels = backbone.input.shape[1:]
+    copy = build_backbone(
+        backbone.name,
+        (height, width),
+        channels=channels,
+        output_stride=stride,
+        stochastic_depth=max(drops, default=None),
+    )
+    load_layers(copy, layer_variables(backbone), f"The backbone {backbone.name}")
+    for layer in flat_layers(copy):
+        original = layers.get(layer.name)  # a padding may be new
+        if original is not None:
+            layer.trainable = original.trainable
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = original.momentum
+    return copy

@@ -1,0 +1,1 @@
+"""Semantic segmentation: one base, and a file for each published network."""

@@ -1,0 +1,98 @@
+"""What every network for semantic segmentation shares."""
+
+from __future__ import annotations
+
+import keras
+
+from visionkit.backbones import CLASSIFICATION_ONLY
+from visionkit.losses.pixels import PixelCrossentropy
+from visionkit.metrics.pixels import MeanIoU, PixelAccuracy
+from visionkit.postprocess import PixelClasses
+from visionkit.tasks.scoring import SegmentationScorer
+from visionkit.tasks.task import VisionTask, check_class_names, default_preprocessing
+from visionkit.types import VOID_CLASS
+
+
+class Segmenter(VisionTask):
+    """A `VisionTask` from images to a class for each pixel.
+
+    Input: images (B, h, w, C), any number type, RGB 0..255; normalisation is the
+    backbone's first layer. Truth: masks (B, h, w), integers, 255 where a pixel neither
+    trains nor counts (void), or (B, h, w, K) shares of the classes, all zero where
+    void.
+    `model(x)`: (B, h, w, K) float32 logits, at the input's own size, whatever it is.
+    `model.predict(x)`: {"logits": the same, "segmentation": (B, h, w) uint8, the
+    first of the best classes}.
+
+    A subclass builds its graph in the constructor and defines `_init_config`.
+
+    Attributes:
+        num_classes: Number of classes K of the data's list, 2 to 255; where that list
+            has a background, it counts as one.
+    """
+
+    task = "semantic_segmentation"
+
+    def __init__(
+        self,
+        images,
+        outputs,
+        *,
+        num_classes: int,
+        class_names=None,
+        backbone: keras.Model,
+        preprocessing=None,
+        **kwargs,
+    ):
+        if backbone.name in CLASSIFICATION_ONLY:
+            raise ValueError(
+                f"{backbone.name} serves classification only: its levels have no fixed "
+                "place in the image. Take another backbone of the table."
+            )
+        super().__init__(
+            images,
+            outputs,
+            backbone=backbone,
+            postprocess=PixelClasses(name="classes"),
+            preprocessing=preprocessing or default_preprocessing(backbone, "letterbox"),
+            class_names=check_pixel_classes(num_classes, class_names),
+            **kwargs,
+        )
+        self.num_classes = num_classes
+
+    def compile(self, optimizer="adamw", loss=None, metrics=None, **kwargs):
+        """Compile; what is left out gets a sensible default.
+
+        Args:
+            optimizer: As for Keras; default AdamW at its default rate.
+            loss: Default `PixelCrossentropy()` on logits, which leaves void out.
+            metrics: Default "mean_iou" and "pixel_accuracy", at the input's size.
+            **kwargs: As for `keras.Model.compile`.
+        """
+        if loss is None:
+            loss = PixelCrossentropy()
+        if metrics is None:
+            metrics = [
+                MeanIoU(self.num_classes, name="mean_iou"),
+                PixelAccuracy(name="pixel_accuracy"),
+            ]
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def scorer(self, source=None):
+        """A `SegmentationScorer` for answers of this model."""
+        return SegmentationScorer(self.class_names, self.preprocessing, source)
+
+
+def check_pixel_classes(num_classes: int, class_names=None) -> tuple[str, ...]:
+    """The names, or "0", "1", ... where none are given.
+
+    Raises:
+        ValueError: Fewer than 2 classes, more than 255, or another number of names.
+    """
+    if not 2 <= num_classes <= VOID_CLASS:
+        raise ValueError(
+            f"`num_classes` must be 2 to {VOID_CLASS}: masks are bytes, {VOID_CLASS} "
+            "is void, and a background counts as a class. "
+            f"Received: num_classes={num_classes}"
+        )
+    return check_class_names(num_classes, class_names)
