@@ -38,9 +38,9 @@ class Detector(VisionTask):
         backbone: A `keras.Model`; where its size is dynamic, `answer_size` has been
             asked whether there is one.
         num_classes: Number of classes.
-        nms: `NMS` of `postprocess`.
         preprocessing: `Preprocessing` for files; None for the subclass's
             `default_resize` at the backbone's size.
+        nms: `NMS` of `postprocess`, where it has one.
         components: The constructor's further arguments, for its config.
         **kwargs: As for `VisionTask`.
 
@@ -66,9 +66,9 @@ class Detector(VisionTask):
         *,
         backbone: keras.Model,
         num_classes: int,
-        nms,
-        preprocessing,
-        components: dict,
+        preprocessing=None,
+        nms=None,
+        components: dict | None = None,
         **kwargs,
     ):
         super().__init__(
@@ -81,7 +81,7 @@ class Detector(VisionTask):
         )
         self.num_classes, self.nms = num_classes, nms
         self.truth = None
-        self._components, self._scorer = components, None
+        self._components, self._scorer = components or {}, None
 
     @functools.cached_property
     def predictor(self) -> keras.Model:
