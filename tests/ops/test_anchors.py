@@ -98,6 +98,15 @@ def test_ssd300_boxes_are_those_of_the_paper():
     np.testing.assert_allclose(centres[-5], (250, 250), rtol=1e-6)
 
 
+def test_published_steps_do_not_leave_the_image():
+    """A last level of 2 x 2 places, as strides of 2 give, is divided evenly."""
+    sizes = squares(SSD300_BOXES.levels, [*SSD300_SIDES[:-1], 2])
+    boxes = SSD300_BOXES(sizes, (300, 300))
+    centres = (boxes[:, 2:] + boxes[:, :2]) / 2
+    np.testing.assert_allclose(centres[-1], (225, 225), rtol=1e-6)
+    np.testing.assert_allclose(centres[0], (4, 4), atol=1e-5)
+
+
 def test_default_boxes_follow_the_image():
     """Centres share it evenly, squares stay square and keep their share of its area."""
     sizes = {level: (2, 4) for level in SSD300_BOXES.levels}

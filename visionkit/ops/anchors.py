@@ -107,7 +107,8 @@ class DefaultBoxes:
         max_sizes: Per level, as a rule the next level's `min_size`.
         aspect_ratios: Per level, the ratios besides 1.
         steps: Per level, pixels from one centre to the next in an image of exactly
-            `image_size`. In other images, and for None, the image is divided evenly.
+            `image_size` whose level has the places for it. Elsewhere, and for None,
+            the image is divided evenly.
         image_size: The side of the square image that the sizes and steps are made for.
             In another image the sizes follow the root of its area.
 
@@ -156,9 +157,12 @@ class DefaultBoxes:
             rows, columns = (x if numpy else ops.cast(x, "float32") for x in size)
             step = (height / rows, width / columns)
             if self.steps is not None:
-                own_size = (height == self.image_size) & (width == self.image_size)
+                own, side = self.steps[i], self.image_size
+                # A level with other numbers of places would leave the image by them.
+                fits = (height == side) & (abs(rows * own - side) < own)
+                fits &= (width == side) & (abs(columns * own - side) < own)
                 where = np.where if numpy else ops.where
-                step = tuple(where(own_size, self.steps[i], even) for even in step)
+                step = tuple(where(fits, own, even) for even in step)
             boxes.append(_boxes_on_grid(size, step, scale * self._shapes(i)))
         return _concatenate(boxes)
 
