@@ -149,6 +149,7 @@ print("done")
 """
 
 
+@pytest.mark.slow  # three processes; `test_run` kills one by default
 def test_killed_between_and_within_phases_ends_with_the_same_bits(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", TRAINING, json.dumps(RECIPE), str(tmp_path)],

@@ -187,16 +187,12 @@ def test_boxes_of_one_pixel_and_of_the_whole_image_train():
     assert np.isfinite(total) and parts["boxes"] > 0
 
 
+@pytest.mark.slow  # SSD and RetinaNet stand for detection by default
 @pytest.mark.parametrize(
     "build",
     [
         lambda: YOLO(tiny_backbone(), 2, neck={"channels": [16, 16, 16]}),
-        pytest.param(
-            lambda: YOLO(
-                vk.build_backbone("csp_darknet_n", SIZE, norm_momentum=0.9), 2
-            ),
-            marks=pytest.mark.slow,
-        ),
+        lambda: YOLO(vk.build_backbone("csp_darknet_n", SIZE, norm_momentum=0.9), 2),
     ],
     ids=["tiny", "csp_darknet_n"],
 )

@@ -49,6 +49,7 @@ def tiny_models():
     yield "deeplab_v3_plus", vk.DeepLabV3Plus(backbone(2, 4), 3, **options)
 
 
+@pytest.mark.slow  # JAX compiles three nets; the losses' own test stands for it
 def test_losses_of_two_steps_are_those_of_tensorflow(tmp_path):
     pytest.importorskip("jax")
     keras.utils.set_random_seed(0)
