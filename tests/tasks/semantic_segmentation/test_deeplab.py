@@ -203,3 +203,21 @@ def test_a_model_of_half_precision_stays_one_at_another_output_stride():
         assert one.get_layer("aspp").output.dtype == "bfloat16"
         assert one.backbone.output["P5"].dtype == "bfloat16"
         assert one.output.dtype == "float32"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [vk.DeepLabV3, vk.DeepLabV3Plus])
+def test_a_training_step_of_the_published_size(kind):
+    """Every kernel is moved by it (a bias before a normalisation cannot be)."""
+    backbone = vk.build_backbone("resnet101", (513, 513), output_stride=16)
+    model = kind(backbone, 21)
+    images, masks = drawn_masks((513, 513), count=1)
+    model.compile(keras.optimizers.SGD(1e-2))
+    kernels = [w for w in model.trainable_weights if w.path.endswith("kernel")]
+    before = [np.array(kernel) for kernel in kernels]
+    logs = model.train_on_batch(images, masks, return_dict=True)
+    assert np.isfinite(logs["loss"])
+    pairs = zip(kernels, before, strict=True)
+    still = [w.path for w, old in pairs if np.array_equal(np.array(w), old)]
+    # One image: the pooled branch has one value, which its normalisation makes 0.
+    assert still == ["aspp/whole/conv/kernel"]
