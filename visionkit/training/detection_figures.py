@@ -8,6 +8,7 @@ import numpy as np
 
 from visionkit.data import DataReport, make_dataset
 from visionkit.data.sources.base import Subset
+from visionkit.training.examples import choose_examples
 from visionkit.types import Results
 from visionkit.visualize import (
     plot_class_scores,
@@ -43,7 +44,9 @@ def draw_detections(model, source, metrics: dict, folder: Path) -> None:
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
 
-    chosen = Subset(source, _choose(metrics, len(source)), "validation")
+    worst = [row["image_id"] for row in metrics["worst_images"]]
+    chosen = choose_examples(worst, len(source), _PAIRS)
+    chosen = Subset(source, chosen, "validation")
     report = DataReport(chosen, max_bad=1.0)
     batches = make_dataset(
         chosen,
@@ -81,10 +84,3 @@ def _result(row: dict, least, names) -> Results:
         scores=None if least is None else row["scores"][keep],
         label_names=[names[label] for label in labels[keep]],
     )
-
-
-def _choose(metrics: dict, count: int) -> list[int]:
-    """Record indices: up to half of them with mistakes, then evenly spread ones."""
-    worst = [row["image_id"] for row in metrics["worst_images"][: _PAIRS // 2]]
-    spread = np.linspace(0, count - 1, min(_PAIRS, count)).astype(int).tolist()
-    return list(dict.fromkeys(worst + spread))[:_PAIRS]

@@ -10,6 +10,7 @@ from visionkit.data import DataReport, make_dataset
 from visionkit.data.sources.base import Subset
 from visionkit.metrics.multi_label import THRESHOLD
 from visionkit.training.detection_figures import draw_detections
+from visionkit.training.examples import choose_examples
 from visionkit.training.segmentation_figures import count_pixels, draw_segmentations
 from visionkit.visualize import (
     plot_class_counts,
@@ -96,7 +97,9 @@ def _draw_classes(model, source, metrics: dict, folder: Path) -> None:
         matrix = np.array(metrics["confusion_matrix"])
         figure = plot_confusion_matrix(matrix, names)
         save_figure(figure, folder / "confusion_matrix.png")
-    chosen = Subset(source, _choose(metrics, len(source)), "validation")
+    mistakes = [int(mistake["image_id"]) for mistake in metrics["mistakes"]]
+    chosen = choose_examples(mistakes, len(source), _GRID)
+    chosen = Subset(source, chosen, "validation")
     report = DataReport(chosen, max_bad=1.0)
     images, labels = _first(
         make_dataset(chosen, model.preprocessing, _GRID, report=report)
@@ -125,13 +128,6 @@ def _title(label, names) -> str:
         f"{names[i]}{'' if label[i] == 1 else f' {label[i]:.0%}'}" for i in present
     ]
     return ", ".join(shares) or "none"
-
-
-def _choose(metrics: dict, count: int) -> list[int]:
-    """Record indices: up to half a grid of mistakes, then evenly spread ones."""
-    mistakes = [int(m["image_id"]) for m in metrics["mistakes"][: _GRID // 2]]
-    spread = np.linspace(0, count - 1, min(_GRID, count)).astype(int).tolist()
-    return list(dict.fromkeys(mistakes + spread))[:_GRID]
 
 
 def _first(dataset, count: int = _GRID) -> tuple[list, list | dict]:

@@ -58,6 +58,18 @@ train:
 """
 )
 
+# How what predicts boxes or pixels is trained.
+_DENSE_TRAIN = """\
+  optimizer: adamw
+  learning_rate: 0.001
+  weight_decay: 0.0005
+  schedule: {{cosine: {{warmup_epochs: 2}}}}
+  clip_norm: 10.0
+  precision: float32        # mixed_bfloat16 on recent GPUs
+  monitor: {monitor}
+  early_stopping: {{patience: 20}}
+"""
+
 _DETECTION = (
     _HEAD
     + """\
@@ -73,15 +85,8 @@ augment:
   - color: {{brightness: 0.2, contrast: 0.2, saturation: 0.4}}
 train:
   epochs: 60
-  optimizer: adamw
-  learning_rate: 0.001
-  weight_decay: 0.0005
-  schedule: {{cosine: {{warmup_epochs: 2}}}}
-  clip_norm: 10.0
-  precision: float32        # mixed_bfloat16 on recent GPUs
-  monitor: {monitor}
-  early_stopping: {{patience: 20}}
 """
+    + _DENSE_TRAIN
 )
 
 _SEGMENTATION = (
@@ -100,15 +105,8 @@ augment:
 train:
   epochs: 60
   loss: crossentropy        # or {{sum: {{losses: [crossentropy, dice]}}}}
-  optimizer: adamw
-  learning_rate: 0.001
-  weight_decay: 0.0005
-  schedule: {{cosine: {{warmup_epochs: 2}}}}
-  clip_norm: 10.0
-  precision: float32        # mixed_bfloat16 on recent GPUs
-  monitor: {monitor}
-  early_stopping: {{patience: 20}}
 """
+    + _DENSE_TRAIN
 )
 
 # Task -> (recipe, side of the images, what decides which epoch is best).

@@ -9,6 +9,7 @@ import numpy as np
 from visionkit.data import DataReport, make_dataset
 from visionkit.data.geometry import image_window, placements
 from visionkit.data.sources.base import Subset
+from visionkit.training.examples import choose_examples, spread
 from visionkit.visualize import (
     plot_class_scores,
     plot_confusion_matrix,
@@ -25,11 +26,11 @@ def count_pixels(source) -> tuple[np.ndarray, str]:
 
     Not more than a thousand masks are read, evenly spread over the source.
     """
-    spread = _spread(len(source), _COUNTED)
+    counted = spread(len(source), _COUNTED)
     what = "pixels"
-    if len(spread) < len(source):
-        what += f" in {len(spread):,} of {len(source):,} images"
-        source = Subset(source, spread, source.info.split)
+    if len(counted) < len(source):
+        what += f" in {len(counted):,} of {len(source):,} images"
+        source = Subset(source, counted, source.info.split)
     return source.class_counts(), what
 
 
@@ -58,8 +59,7 @@ def draw_segmentations(model, source, metrics: dict, folder: Path) -> None:
 def _draw_pairs(model, source, metrics: dict):
     """Truth and prediction of some images at the model's size, without its borders."""
     worst = {row["image_id"]: row["iou"] for row in metrics["worst_images"]}
-    indices = [*list(worst)[: _PAIRS // 2], *_spread(len(source), _PAIRS)]
-    indices = list(dict.fromkeys(indices))[:_PAIRS]
+    indices = choose_examples(list(worst), len(source), _PAIRS)
     chosen = Subset(source, indices, source.info.split)
     report = DataReport(chosen, max_bad=1.0)
     preprocessing = model.preprocessing
@@ -79,8 +79,3 @@ def _draw_pairs(model, source, metrics: dict):
     return plot_predictions(
         images, truth, found, class_names=model.class_names, titles=titles
     )
-
-
-def _spread(count: int, limit: int) -> list[int]:
-    """Up to `limit` indices from all over `count` records."""
-    return np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()

@@ -103,19 +103,19 @@ class DeepLabV3(Segmenter):
             images,
             outputs,
             num_classes=num_classes,
+            components={
+                "rates": rates and list(rates),
+                "head_channels": head_channels,
+                "separable": separable,
+                "dropout": dropout,
+                "norm_momentum": norm_momentum,
+            },
             class_names=class_names,
             backbone=backbone,
             preprocessing=preprocessing,
             name=name or self.default_name,
             **kwargs,
         )
-        self._options = {
-            "rates": rates and list(rates),
-            "head_channels": head_channels,
-            "separable": separable,
-            "dropout": dropout,
-            "norm_momentum": norm_momentum,
-        }
 
     @staticmethod
     def _decode(context, pyramid: dict, head: dict):
@@ -139,8 +139,8 @@ class DeepLabV3(Segmenter):
         """
         config = self.get_config()
         ratio = output_stride(self.backbone) / stride
-        if self._options["rates"]:
-            config["rates"] = _scaled(self._options["rates"], ratio)
+        if config["rates"]:
+            config["rates"] = _scaled(config["rates"], ratio)
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.get_layer("aspp").dtype_policy)
         try:
@@ -154,9 +154,6 @@ class DeepLabV3(Segmenter):
         if self.compiled:
             model.compile_from_config(self.get_compile_config())
         return model
-
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._options}
 
 
 @keras.saving.register_keras_serializable(package="visionkit")

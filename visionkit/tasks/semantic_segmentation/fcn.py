@@ -84,18 +84,18 @@ class FCN(Segmenter):
             CropLike(name="logits")(logits, images),
             backbone=backbone,
             num_classes=num_classes,
+            components={
+                "stride": stride,
+                "head_channels": head_channels,
+                "dropout": dropout,
+                "learn_upsampling": learn_upsampling,
+            },
             preprocessing=preprocessing,
             class_names=class_names,
             name=name,
             **kwargs,
         )
         self.head = head
-        self._options = {
-            "stride": stride,
-            "head_channels": head_channels,
-            "dropout": dropout,
-            "learn_upsampling": learn_upsampling,
-        }
 
     def with_stride(self, stride: int) -> FCN:
         """A model of another stride, uncompiled, with the weights that both have.
@@ -110,6 +110,3 @@ class FCN(Segmenter):
         model.backbone.set_weights(self.backbone.get_weights())
         model.head.copy_weights(self.head)
         return model
-
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._options}

@@ -24,7 +24,17 @@ class Segmenter(VisionTask):
     `model.predict(x)`: {"logits": the same, "segmentation": (B, h, w) uint8, the
     first of the best classes}.
 
-    A subclass builds its graph in the constructor and defines `_init_config`.
+    A subclass builds its graph in the constructor.
+
+    Args:
+        images: The graph's input.
+        outputs: Its logits.
+        num_classes: Number of classes.
+        components: The constructor's further arguments, for its config.
+        class_names: Names in label order; default "0", "1", ...
+        backbone: A `keras.Model`.
+        preprocessing: `Preprocessing` for files; default "letterbox".
+        **kwargs: As for `VisionTask`.
 
     Attributes:
         num_classes: Number of classes K of the data's list, 2 to 255; where that list
@@ -39,6 +49,7 @@ class Segmenter(VisionTask):
         outputs,
         *,
         num_classes: int,
+        components: dict | None = None,
         class_names=None,
         backbone: keras.Model,
         preprocessing=None,
@@ -59,6 +70,7 @@ class Segmenter(VisionTask):
             **kwargs,
         )
         self.num_classes = num_classes
+        self._components = components or {}
 
     def compile(self, optimizer="adamw", loss=None, metrics=None, **kwargs):
         """Compile; what is left out gets a sensible default.
@@ -81,6 +93,9 @@ class Segmenter(VisionTask):
     def scorer(self, source=None):
         """A `SegmentationScorer` for answers of this model."""
         return SegmentationScorer(self.class_names, self.preprocessing, source)
+
+    def _init_config(self):
+        return {"num_classes": self.num_classes, **self._components}
 
 
 def check_pixel_classes(num_classes: int, class_names=None) -> tuple[str, ...]:

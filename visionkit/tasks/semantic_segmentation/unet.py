@@ -93,13 +93,10 @@ class UNet(Segmenter):
             CropLike(name="logits")(head(pyramid), images),
             backbone=backbone,
             num_classes=num_classes,
+            components={"padding": padding, "width": width, "norm": norm},
             preprocessing=preprocessing,
             class_names=class_names,
             name=name,
             **kwargs,
         )
         self.head = head
-        self._options = {"padding": padding, "width": width, "norm": norm}
-
-    def _init_config(self):
-        return {"num_classes": self.num_classes, **self._options}
