@@ -205,6 +205,7 @@ def test_masks_of_all_three_kinds(tmp_path):
     fourth["segmentation"] = [
         [10, 5, 20, 5, 20, 25, 10, 25],
         [20, 5, 30, 5, 30, 25, 20, 25],
+        [40, 40, 50, 45],  # no area
     ]
     fifth["segmentation"] = [[1, 2, 3, 4]]
     source = load(tmp_path, content, task="instance_segmentation")

@@ -128,6 +128,27 @@ def test_image_without_objects(tmp_path):
     assert shapes[1] == (0, 4)
 
 
+def test_crowds_and_areas_of_instances(tmp_path):
+    source = Digits("instance_segmentation", num_scenes=2)
+    for index in range(2):
+        record = source.record(index)
+        count = len(record["boxes"])
+        record["is_crowd"] = np.arange(count) % 2 == 0
+        record["area"] = np.linspace(0.5, 9, count, dtype=np.float32)
+    write_records(source, tmp_path / "out", progress=False)
+    records = Records(tmp_path / "out")
+    for index, element in enumerate(records.raw_dataset().as_numpy_iterator()):
+        assert_same(source.record(index), records.record(index))
+        assert (
+            element["instance_masks"].tolist() == source.record(index)["instance_masks"]
+        )
+        assert element["is_crowd"].dtype == bool
+    ours, theirs = records.objects(), source.objects()
+    assert ours.keys() == theirs.keys() and "instance_masks" in ours
+    for key, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[key], key)
+
+
 def test_damage_is_found_and_named(written, tmp_path):
     def copy(name):
         shutil.copytree(written["classification"][1], tmp_path / name)

@@ -46,7 +46,7 @@ def test_build_source_names_the_nearest():
     with pytest.raises(ValueError, match=r"'image_foldr'. Did you mean 'image_folder'"):
         build_source("image_foldr", root=".")
     with pytest.raises(
-        ValueError, match=r"Legal: .*digits, image_folder, mask_folder, records"
+        ValueError, match=r"Legal: .*image_folder, instance_folder, mask_folder, rec"
     ):
         build_source("xyz")
     with pytest.raises(

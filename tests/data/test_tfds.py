@@ -10,6 +10,7 @@ from pictures import encode, picture
 from visionkit.data.headers import inspect_image
 from visionkit.data.pipeline import Order, make_dataset
 from visionkit.data.report import DataReport
+from visionkit.data.rle import encode_rle
 from visionkit.data.sources import build_source
 from visionkit.data.sources.balance import Oversampled
 from visionkit.data.sources.detect import detect_source
@@ -22,6 +23,13 @@ COUNTS = {"train": 25, "test": 6}
 
 def encoded(split, index):
     return encode(picture(20, 30 + index, seed=len(split) * 100 + index))
+
+
+def instance(index, number):
+    """The mask of object `number` in image `index`: 0 and 1, or 0 and 255, or empty."""
+    mask = np.zeros((20, 30 + index), np.uint8)
+    mask[2 * number :, 5 : 9 + index] = (1, 255, 0)[number]
+    return mask
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,33 @@ def prepared(tmp_path_factory):
                 image = example["image"]
                 yield key, {"image": image, "objects": objects, "labels": labels}
 
+    class TinyInstances(Tiny):
+        def _info(self):
+            objects = {
+                "bbox": tfds.features.BBoxFeature(),
+                "label": names,
+                "segmentation": tfds.features.Image(shape=(None, None, 1)),
+            }
+            features = {
+                "image": tfds.features.Image(),
+                "objects": tfds.features.Sequence(objects),
+            }
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(features)
+            )
+
+        def _generate_examples(self, split):
+            for i, (key, example) in enumerate(super()._generate_examples(split)):
+                objects = [
+                    {
+                        "bbox": tfds.features.BBox(0.1 * k, 0.0, 1.0, 1.0),
+                        "label": k,
+                        "segmentation": instance(i, k)[..., None],
+                    }
+                    for k in range(i % 4)
+                ]
+                yield key, {"image": example["image"], "objects": objects}
+
     class TinyMasks(Tiny):
         def _info(self):
             features = {
@@ -120,7 +155,7 @@ def prepared(tmp_path_factory):
                 yield key, {"image": example["image"], "segmentation_mask": mask}
 
     root = tmp_path_factory.mktemp("tfds")
-    for kind in (Tiny, TinyMany, TinyBoxes, TinyMasks):
+    for kind in (Tiny, TinyMany, TinyBoxes, TinyMasks, TinyInstances):
         builder = kind(data_dir=root)
         builder.info.set_file_format("tfrecord")
         builder.download_and_prepare()
@@ -278,8 +313,35 @@ def test_boxes_are_pixels_of_the_upright_image(prepared):
     assert many.info.multi_label and many.labels().shape == (6, 3)
     with pytest.raises(ValueError, match=r"tiny/1.2.0 has no boxes: none of its feat"):
         Tfds("tiny", prepared, task="detection")
-    with pytest.raises(ValueError, match="no task of tfds 'instance_segmentation'"):
-        Tfds("tiny", prepared, task="instance_segmentation")
+    task = "instance_segmentation"
+    with pytest.raises(ValueError, match=r"tiny/1.2.0 has no boxes"):
+        Tfds("tiny", prepared, task=task)
+    with pytest.raises(ValueError, match=r"has boxes, but no masks: .*objects/bbox"):
+        Tfds("tiny_boxes", prepared, task=task)
+
+
+def test_instances(prepared):
+    task = "instance_segmentation"
+    source = Tfds("tiny_instances", prepared, "test", task=task)
+    assert source.info.task == task and source.info.class_names[1] == "bee"
+    counts = []
+    for index, element in enumerate(source.raw_dataset().as_numpy_iterator()):
+        record = source.record(index)
+        width = inspect_image(record["encoded"]).width
+        strings = [
+            encode_rle(instance(width - 30, k)) for k in range(len(record["boxes"]))
+        ]
+        assert record["instance_masks"] == strings
+        assert element["instance_masks"].tolist() == strings
+        counts.append(len(strings))
+    assert sorted(counts) == [0, 0, 1, 1, 2, 3]
+    objects = source.objects()
+    assert np.diff(objects["row_splits"]).tolist() == counts
+    assert len(objects["instance_masks"]) == sum(counts)
+    boxes = Tfds("tiny_instances", prepared, "test")
+    assert boxes.info.task == "detection" and "instance_masks" not in boxes.record(0)
+    found = detect_source(prepared / "tiny_instances/1.2.0", task)
+    assert found.name == "tfds" and found.source.info.task == task
 
 
 def test_masks(prepared):

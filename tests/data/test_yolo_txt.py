@@ -8,6 +8,7 @@ from pictures import encode, picture
 from PIL import Image
 from toy_boxes import IMAGES, NAMES, SHARED, assert_toy, write_yolo
 
+from visionkit.data.check import check_source
 from visionkit.data.rle import decode_rle
 from visionkit.data.sources.yolo_txt import YoloTxt, label_path
 
@@ -77,6 +78,33 @@ def test_outlines_become_boxes_or_masks(tmp_path):
         box = np.zeros((40, 80), bool)
         box[y1:y2, x1:x2] = True
         np.testing.assert_array_equal(mask, box)
+
+
+def test_outlines_of_several_parts(tmp_path):
+    """The parts of an object stand one after another, each closed by its first point;
+    what joins them has no width."""
+    write_yolo(tmp_path)
+    parts = [(4, 6, 30, 20), (50, 24, 70, 36)]
+    shares = []
+    for x1, y1, x2, y2 in parts:
+        for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)):
+            shares += [x / 80, y / 40]
+    line = " ".join(map(str, [1, *shares]))
+    beyond = "0 -0.01 0.5 0.5 0.5 0.5 1.01 -0.01 1.01"  # tools round
+    flat = "2 0.1 0.1 0.2 0.1 0.3 0.1"
+    (tmp_path / "labels/train/a.txt").write_text(f"{line}\n{beyond}\n{flat}\n")
+    source = YoloTxt(tmp_path, task="instance_segmentation")
+    masks = [decode_rle(rle, (40, 80)) for rle in source.record(0)["instance_masks"]]
+    expected = np.zeros((40, 80), bool)
+    for x1, y1, x2, y2 in parts:
+        expected[y1:y2, x1:x2] = True
+    np.testing.assert_array_equal(masks[0], expected)
+    expected[:] = False
+    expected[20:, :40] = True
+    np.testing.assert_array_equal(masks[1], expected)
+    assert not masks[2].any()
+    rules = {finding.rule for finding in check_source(source).urgent}
+    assert {"mask.empty", "box.degenerate"} <= rules
 
 
 def test_shares_are_of_the_upright_image(tmp_path):

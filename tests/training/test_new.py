@@ -1,4 +1,4 @@
-"""The recipe that `new` prints for a folder of masks is complete."""
+"""The recipe that `new` prints for masks, of classes or instances, is complete."""
 
 import numpy as np
 import pytest
@@ -38,3 +38,26 @@ def test_masks(folder, model):
     assert set(np.unique(held.mask(0))) == {0, 1, 255}
     names = [type(transform).__name__ for transform in build_transforms(recipe)]
     assert names == ["ClassCrop", "Flip", "Color"]
+
+
+def test_instances(tmp_path):
+    for index in range(10):
+        for folder in ("images", "masks"):
+            (tmp_path / f"{index}/{folder}").mkdir(parents=True)
+        pixels = np.full((20, 30, 3), 20 * index, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}/images/x.png")
+        for number in range(index % 3):
+            mask = np.zeros((20, 30), np.uint8)
+            mask[4:15, 10 * number : 10 * number + 8] = 255
+            Image.fromarray(mask).save(tmp_path / f"{index}/masks/{number}.png")
+    text = new_recipe("instance_segmentation", tmp_path)
+    assert "10 images, 1 classes: object" in text
+    recipe = load_recipe(yaml.safe_load(text))
+    assert recipe.train.monitor == "val_mask_map" and recipe.model.name == "mask_rcnn"
+    assert recipe.data.source == "instance_folder"
+    train, held = build_sources(recipe)
+    assert (len(train), len(held)) == (8, 2)
+    objects = train.objects()
+    assert len(objects["instance_masks"]) == len(objects["boxes"]) > 0
+    names = [type(transform).__name__ for transform in build_transforms(recipe)]
+    assert names == ["Flip", "ScaleJitter", "Color"]

@@ -28,9 +28,15 @@ _REMARKS = {
     "label.duplicate_id": "files give one id to two annotations; were they merged?",
     "label.missing": "images have no file of labels and count as showing nothing; "
     "label them, or remove them",
+    "label.no_class": "regions have no class and are left out",
     "label.no_image": "annotations are of images that are not listed, and left out",
+    "mask.corrupt": "masks are damaged; their objects are left out",
+    "mask.empty": "masks show nothing and are left out",
+    "mask.format": "masks are no PNGs; their objects are left out",
+    "mask.no_image": "masks have no image of their name, and are not used",
     "mask.polygon": "outlines are no polygons; their objects are left out",
     "mask.rle": "masks are damaged; their objects are left out",
+    "mask.size": "masks have another size than others of their image, and are left out",
 }
 _NOTES = ("box.shares", "label.duplicate_id")
 
@@ -45,6 +51,7 @@ class BoxScan:
         images: (N,) int, the record of each box.
         sizes: (N, 2) upright (height, width) of each box's image.
         crowd: (N,) bool.
+        masks: (N,) object, RLE strings; None where the task has none.
     """
 
     boxes: np.ndarray
@@ -52,6 +59,7 @@ class BoxScan:
     images: np.ndarray
     sizes: np.ndarray
     crowd: np.ndarray
+    masks: np.ndarray | None = None
 
     @classmethod
     def of(cls, scan) -> BoxScan:
@@ -65,14 +73,16 @@ class BoxScan:
         labels = objects.get("box_labels", np.zeros(0, np.int32))
         images = images[keep]
         sizes = scan.sizes[images]
-        return cls(boxes[keep], labels[keep], images, sizes, crowd[keep])
+        masks = objects.get("instance_masks")
+        masks = None if masks is None else masks[keep]
+        return cls(boxes[keep], labels[keep], images, sizes, crowd[keep], masks)
 
     def __len__(self) -> int:
         return len(self.boxes)
 
 
-def _finding(scan, level, rule, which, message) -> Iterator[Finding]:
-    """A finding about the boxes `which` (N,) bool, if there are any."""
+def finding_of(scan, level, rule, which, message) -> Iterator[Finding]:
+    """A finding about `which` (N,) bool of `scan.boxes`, if there are any."""
     rows = np.flatnonzero(which)
     if not len(rows):
         return
@@ -95,7 +105,8 @@ def _remarks(scan) -> Iterator[Finding]:
         level = "note" if rule in _NOTES else "warning"
         if level == "warning" and "left out" in _REMARKS.get(rule, ""):
             level = "error" if len(names) > MAX_DROPPED * total else level
-        yield Finding(level, rule, tuple(names), f"{len(names)} {_REMARKS[rule]}")
+        text = _REMARKS.get(rule, "files are not used")
+        yield Finding(level, rule, tuple(names), f"{len(names)} {text}")
 
 
 def _formats(scan) -> Iterator[Finding]:
@@ -105,7 +116,7 @@ def _formats(scan) -> Iterator[Finding]:
         return
     shares = (np.abs(found.boxes) <= 1).all(axis=1) & found.boxes.any(axis=1)
     few = shares.sum() <= MAX_DROPPED * len(found)
-    yield from _finding(
+    yield from finding_of(
         scan,
         "warning" if few else "error",
         "box.normalised",
@@ -120,7 +131,7 @@ def _formats(scan) -> Iterator[Finding]:
     name, before, after = guess
     rule = "box.swapped" if name == "yxyx" else "box.format"
     wrong = rest & ~fits(found.boxes, found.sizes)
-    yield from _finding(
+    yield from finding_of(
         scan,
         "error" if before < 0.8 else "warning",
         rule,
@@ -138,7 +149,7 @@ def _geometry(scan) -> Iterator[Finding]:
     limit = found.sizes[:, ::-1]
     flat = (high <= low).any(axis=1)
     many = flat.sum() > MAX_DROPPED * len(found)
-    yield from _finding(
+    yield from finding_of(
         scan,
         "error" if many else "warning",
         "box.degenerate",
@@ -147,10 +158,10 @@ def _geometry(scan) -> Iterator[Finding]:
     )
     tiny = ~flat & (high - low <= 1).any(axis=1) & (np.abs(high) > 1).any(axis=1)
     message = "boxes have a side of at most one pixel: clicks rather than boxes?"
-    yield from _finding(scan, "warning", "box.tiny", tiny, message)
+    yield from finding_of(scan, "warning", "box.tiny", tiny, message)
     outside = ~flat & ((high <= 0) | (low >= limit)).any(axis=1)
     many = outside.sum() > MAX_DROPPED * len(found)
-    yield from _finding(
+    yield from finding_of(
         scan,
         "error" if many else "warning",
         "box.outside",
@@ -159,7 +170,7 @@ def _geometry(scan) -> Iterator[Finding]:
     )
     over = ~flat & ~outside & ~fits(found.boxes, found.sizes)
     message = "boxes stick out of their images; they are clipped"
-    yield from _finding(scan, "warning", "box.clipped", over, message)
+    yield from finding_of(scan, "warning", "box.clipped", over, message)
 
 
 def _twins(scan) -> Iterator[Finding]:
@@ -176,14 +187,14 @@ def _twins(scan) -> Iterator[Finding]:
         pair &= ~found.crowd[a] & ~found.crowd[b]
         equal = (boxes[:-step] == boxes[step:]).all(axis=1)
         same[b] |= pair & equal
-        near[b] |= pair & ~equal & (_iou(boxes[:-step], boxes[step:]) >= NEAR)
+        near[b] |= pair & ~equal & (pair_iou(boxes[:-step], boxes[step:]) >= NEAR)
     message = "boxes are there twice; remove the copies, or the score suffers"
-    yield from _finding(scan, "warning", "box.duplicate", same, message)
+    yield from finding_of(scan, "warning", "box.duplicate", same, message)
     message = f"boxes overlap another of their class by {NEAR:.0%}: one object twice?"
-    yield from _finding(scan, "warning", "box.near_duplicate", near & ~same, message)
+    yield from finding_of(scan, "warning", "box.near_duplicate", near & ~same, message)
 
 
-def _iou(a, b):
+def pair_iou(a, b):
     """(N,) IoU of boxes in pairs, 0 without area."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     common = np.maximum(sides, 0).prod(axis=1)
@@ -196,7 +207,7 @@ def _labels(scan) -> Iterator[Finding]:
     wrong = (scan.boxes.labels < 0) | (scan.boxes.labels >= classes)
     ids = np.unique(scan.boxes.labels[wrong]).tolist()
     message = f"boxes have labels outside of 0 to {classes - 1}: {ids}"
-    yield from _finding(scan, "error", "label.out_of_range", wrong, message)
+    yield from finding_of(scan, "error", "label.out_of_range", wrong, message)
 
 
 def _empty_images(scan) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ import numpy as np
 
 from visionkit.data.check_report import CheckReport, Finding, printable
 from visionkit.data.image_header import BadImage
+from visionkit.data.instance_masks import InstanceMasks
+from visionkit.data.rle import check_runs, decode_runs, encode_runs
 from visionkit.data.sources.base import Source
 from visionkit.types import Results
 
@@ -48,7 +50,7 @@ def write_html(
         path: Where.
         reports: By name, as from `check_data`.
         sources: The source of each report that has one; its pictures are drawn with
-            their boxes.
+            their truth.
     """
     body = []
     for name, report in reports.items():
@@ -99,7 +101,7 @@ def _figure(source: Source, index: int) -> str:
 
 
 def thumbnail(source: Source, index: int) -> bytes | None:
-    """A small JPEG of a record with its boxes or mask, None where it cannot be read."""
+    """A small JPEG of a record with its truth drawn; None where it cannot be read."""
     from visionkit.visualize.drawing import draw_annotations, open_image
 
     record = source.record(index)
@@ -116,7 +118,7 @@ def thumbnail(source: Source, index: int) -> bytes | None:
 
 
 def _truth(source: Source, index: int, size) -> Results:
-    """The boxes, or the mask, that can be drawn."""
+    """The boxes with their masks, or the mask, that can be drawn."""
     record = source.record(index)
     if source.info.task == "semantic_segmentation":
         try:
@@ -137,7 +139,21 @@ def _truth(source: Source, index: int, size) -> Results:
     boxes = np.clip(boxes[drawn], 0, np.array([*size, *size], np.float32))
     labels = labels[drawn]
     told = [names[i] if i < len(names) else f"label {i}" for i in labels.tolist()]
-    return Results(boxes=boxes, labels=labels, label_names=told)
+    masks = None
+    if "instance_masks" in record:
+        rows = np.flatnonzero(drawn).tolist()
+        rles = [_sound(record["instance_masks"][row], size) for row in rows]
+        masks = InstanceMasks(rles, size[::-1])
+    return Results(boxes=boxes, labels=labels, label_names=told, masks=masks)
+
+
+def _sound(counts: bytes, size) -> bytes:
+    """The RLE string, or that of an empty mask where it cannot be drawn."""
+    try:
+        check_runs(decode_runs(counts), size)
+    except ValueError:
+        return encode_runs(np.array([size[0] * size[1]]))
+    return counts
 
 
 def _text(text: str) -> str:

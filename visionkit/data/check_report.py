@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 LEVELS = ("error", "warning", "note")
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _SHOWN = 5  # names per finding
@@ -41,7 +43,8 @@ class CheckReport:
             `notes`, `formats`, `height` and `width` (upright, in pixels), `classes`
             (images of each, or boxes, or pixels) and `imbalance`; with boxes `boxes`,
             `boxes_per_image` and `box_side` (square root of the area, in pixels);
-            with masks `masks_read`, `pixels` and the share of `void` in them.
+            with masks `masks_read`, `pixels` and the share of `void` in them, or for
+            instances `mask_area` (in pixels).
     """
 
     name: str
@@ -119,6 +122,12 @@ class CheckReport:
             counts = f"{rest[-1][1]} to {rest[0][1]}"
             table.add_row(_text(f"... {len(rest)} more"), counts, "")
         return table
+
+
+def extremes(values: np.ndarray) -> dict[str, float]:
+    """The least, the middle and the largest of some numbers, to a tenth."""
+    ends = {"min": values.min(), "median": np.median(values), "max": values.max()}
+    return {name: round(float(value), 1) for name, value in ends.items()}
 
 
 def printable(name: str) -> str:

@@ -14,12 +14,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from visionkit.data.check_boxes import BOX_RULES, BoxScan
+from visionkit.data.check_instances import (
+    INSTANCE_RULES,
+    InstanceScan,
+    count_instances,
+)
 from visionkit.data.check_masks import MASK_RULES, MaskScan, count_masks_of
-from visionkit.data.check_report import Finding
+from visionkit.data.check_report import Finding, extremes
 from visionkit.data.headers import BadImage, ImageHeader
 from visionkit.data.report import MAX_BAD
 from visionkit.data.sources.base import Skip, Source, count_classes
-from visionkit.data.sources.objects import BOX_TASKS
+from visionkit.types import BOX_TASKS
 
 MAX_IMBALANCE = 10
 """Images of the largest class per image of the smallest before a warning."""
@@ -92,6 +97,11 @@ class Scan:
     def masks(self) -> MaskScan:
         """The masks of the images that can be used (semantic segmentation)."""
         return MaskScan.of(self)
+
+    @functools.cached_property
+    def instances(self) -> InstanceScan:
+        """The masks of the boxes (instance segmentation)."""
+        return InstanceScan.of(self)
 
     @property
     def has_masks(self) -> bool:
@@ -221,6 +231,8 @@ def count(scan: Scan) -> dict:
         counts["imbalance"] = round(_imbalance(scan.class_counts), 2)
     if scan.has_boxes:
         counts |= _count_boxes(scan)
+    if scan.source.info.task == "instance_segmentation":
+        counts |= count_instances(scan)
     if scan.has_masks:
         counts |= count_masks_of(scan)
     return counts
@@ -233,9 +245,7 @@ def _count_boxes(scan: Scan) -> dict:
     counts = {"boxes": len(found)}
     for key, values in (("boxes_per_image", per_image), ("box_side", np.sqrt(area))):
         if len(values):
-            ends = (values.min(), np.median(values), values.max())
-            named = zip(("min", "median", "max"), ends, strict=True)
-            counts[key] = {name: round(float(value), 1) for name, value in named}
+            counts[key] = extremes(values)
     return counts
 
 
@@ -244,7 +254,8 @@ COMMON_RULES = (_bad_images, _notes, _duplicates)
 
 RULES = {
     "classification": (_label_conflicts, _class_balance),
-    **dict.fromkeys(BOX_TASKS, (*BOX_RULES, _class_balance)),
+    "detection": (*BOX_RULES, _class_balance),
+    "instance_segmentation": (*BOX_RULES, *INSTANCE_RULES, _class_balance),
     "semantic_segmentation": MASK_RULES,
 }
 """Task -> its own rules."""

@@ -89,6 +89,26 @@ train:
     + _DENSE_TRAIN
 )
 
+_INSTANCES = (
+    _HEAD
+    + """\
+  image_size: [{size}, {size}]    # height, width; multiples of 32
+  resize: letterbox         # or stretch, shortest_edge
+"""
+    + _DATA
+    + """\
+  batch_size: 4
+  max_boxes: auto           # of one image; what it drops is counted
+augment:
+  - flip: {{p: 0.5}}
+  - scale_jitter: {{range: [0.5, 1.5]}}
+  - color: {{brightness: 0.2, contrast: 0.2, saturation: 0.2}}
+train:
+  epochs: 60
+"""
+    + _DENSE_TRAIN
+)
+
 _SEGMENTATION = (
     _HEAD
     + """\
@@ -113,6 +133,7 @@ train:
 _TEMPLATES = {
     "classification": (_CLASSIFICATION, 224, "val_accuracy"),
     "detection": (_DETECTION, 512, "val_map"),
+    "instance_segmentation": (_INSTANCES, 512, "val_mask_map"),
     "semantic_segmentation": (_SEGMENTATION, 512, "val_mean_iou"),
 }
 

@@ -16,9 +16,11 @@ SOURCES = {
     "csv": "visionkit.data.sources.csv_file:Csv",
     "digits": "visionkit.data.sources.digits:Digits",
     "image_folder": "visionkit.data.sources.image_folder:ImageFolder",
+    "instance_folder": "visionkit.data.sources.instance_folder:InstanceFolder",
     "mask_folder": "visionkit.data.sources.mask_folder:MaskFolder",
     "records": "visionkit.data.sources.records:Records",
     "tfds": "visionkit.data.sources.tfds:Tfds",
+    "via": "visionkit.data.sources.via:Via",
     "voc": "visionkit.data.sources.voc:Voc",
     "yolo_txt": "visionkit.data.sources.yolo_txt:YoloTxt",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from visionkit.data.progress import progress_bar
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.classes import choose_classes, read_classes
 from visionkit.data.sources.coco_json import Section, lookup, positions, read_json
@@ -20,6 +21,9 @@ from visionkit.data.sources.paths import ImagePaths, PathError
 from visionkit.data.sources.segmentations import BadSegmentation, to_rle
 from visionkit.data.sources.splits import SPLITS, split_in
 from visionkit.types import TASKS
+
+MANY = 20_000
+"""Masks that take long enough for a progress bar."""
 
 _NO_SIZE = (
     "no `height` and `width` in the file. Give them: a mask is drawn at their size."
@@ -91,6 +95,11 @@ class Coco(ObjectSource):
         if masks:
             rles = self._masks(objects, rows, sizes[owners])
             sound = np.array([rle is not None for rle in rles], bool)
+            if len(sound) and not sound.any():
+                raise ValueError(
+                    f"{path}: none of {len(sound)} objects has a `segmentation` that "
+                    f"can be used. Train detection on it. First: {self.remarks[-1]}"
+                )
             columns["instance_masks"] = rles
             owners, columns = _select(sound, owners, columns)
 
@@ -165,17 +174,19 @@ class Coco(ObjectSource):
     def _masks(self, objects: Section, rows, sizes) -> np.ndarray:
         """(N,) object: the RLE string of each object, None where there is no mask."""
         rles = np.full(len(rows), None, object)
-        for index, (row, size) in enumerate(zip(rows, sizes.tolist(), strict=True)):
-            place = objects.place(row, "segmentation")
-            segmentation = objects.items[row].get("segmentation")
-            if min(size) < 1:
-                raise ValueError(f"{place}: its image has {_NO_SIZE}")
-            try:
-                rles[index] = to_rle(segmentation, tuple(size))
-            except BadSegmentation as error:
-                self.remarks.append(Skip(place, error.rule, f"left out: {error}"))
-            except ValueError as error:
-                raise ValueError(f"{place}: {error}.") from None
+        pairs = zip(rows.tolist(), map(tuple, sizes.tolist()), strict=True)
+        with progress_bar("Reading masks", len(rows), len(rows) > MANY) as advance:
+            for index, (row, size) in enumerate(pairs):
+                place = objects.place(row, "segmentation")
+                if min(size) < 1:
+                    raise ValueError(f"{place}: its image has {_NO_SIZE}")
+                try:
+                    rles[index] = to_rle(objects.items[row].get("segmentation"), size)
+                except BadSegmentation as error:
+                    self.remarks.append(Skip(place, error.rule, f"left out: {error}"))
+                except ValueError as error:
+                    raise ValueError(f"{place}: {error}.") from None
+                advance()
         return rles
 
 

@@ -19,11 +19,15 @@ from visionkit.types import TASKS
 
 _BOXES = ("detection", "instance_segmentation")
 _MASKS = "semantic_segmentation"
+_TEXTS = ("annotations", "labels", "via")  # folders of annotations
+_MANY = 64  # a JSON file for each image is another format
 _KNOWN = """\
   a folder per class with images, perhaps inside train/ and val/;
   COCO: a JSON file with images, annotations and categories;
   VOC: Annotations/*.xml beside JPEGImages/;
   masks: images/ beside masks/ with PNGs of the same names, perhaps inside train/;
+  instances: the same with numbered pixels, or a folder with a PNG of each instance;
+  VIA: a JSON file of the VGG Image Annotator;
   YOLO: data.yaml, or images/train beside labels/train and classes.txt;
   a table (.csv, .tsv) with a column of images;
   a prepared version of TensorFlow Datasets, or records of `write_records`"""
@@ -172,14 +176,20 @@ def _coco(root: Path, task) -> dict[str, dict] | None:
 def _is_coco(path: Path) -> bool:
     """Whether a file has the words of boxes in COCO's format; it is not parsed."""
     foreign = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-    if path.name.startswith(foreign) or not path.stat().st_size:
+    if path.name.startswith(foreign):
         return False
+    return all(_find_words(path, (b'"images"', b'"annotations"', b'"categories"')))
+
+
+def _find_words(path: Path, words: tuple[bytes, ...]) -> list[bool]:
+    """Whether each of the words is in a file."""
+    if not path.stat().st_size:
+        return [False]
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
     ):
-        words = (b'"images"', b'"annotations"', b'"categories"')
-        return all(text.find(word) >= 0 for word in words)
+        return [text.find(word) >= 0 for word in words]
 
 
 def _voc(root: Path, task) -> dict[str, dict] | None:
@@ -204,11 +214,39 @@ def _mask_folder(root: Path, task) -> dict[str, dict] | None:
     from visionkit.data.sources.detect_masks import find_masks
 
     found = find_masks(root) if task in (None, _MASKS) else None
-    if found is None:
+    return None if found is None else _with_splits(*found)
+
+
+def _instance_folder(root: Path, task) -> dict[str, dict] | None:
+    from visionkit.data.sources.detect_instances import find_instances
+
+    def is_nothing_else() -> bool:
+        others = [_PROBES[name] for name in ("via", "coco", "voc", "yolo_txt")]
+        found = any(task in tasks and probe(root, task) for probe, tasks in others)
+        return task in _BOXES and not found
+
+    found = find_instances(root, is_nothing_else)
+    if found is None or (task == _MASKS and "divisor" in found[0]):  # it lacks classes
         return None
-    options, splits = found
+    return _with_splits(*found)
+
+
+def _with_splits(options: dict, splits: list[str]) -> dict[str, dict]:
     by_split = _by_split({name: name for name in splits}) or {"all": {}}
     return {split: options | own for split, own in by_split.items()}
+
+
+def _via(root: Path, task) -> dict[str, dict] | None:
+    words = (b'"shape_attributes"', b'"_via_img_metadata"', b'"fid_list"')
+    inner = [path for path in root.iterdir() if path.is_dir()]
+    places = [path for path in inner if split_in(path.name) or path.name in _TEXTS]
+    paths = [path for place in (root, *places) for path in sorted(place.glob("*.json"))]
+    found = {}
+    for path in paths[:_MANY]:
+        if any(_find_words(path, words)):
+            name = split_in(path.stem) or split_in(path.parent.name) or path.stem
+            found.setdefault(name, {"annotations": path.relative_to(root).as_posix()})
+    return found or None
 
 
 def _yolo_txt(root: Path, task) -> dict[str, dict] | None:
@@ -272,8 +310,10 @@ def _image_folder(root: Path, task) -> dict[str, dict] | None:
 
 _PROBES: dict[str, tuple[Callable[[Path, str | None], dict | None], tuple]] = {
     "records": (_records, TASKS),
-    "tfds": (_tfds, ("classification", "detection", _MASKS)),
+    "tfds": (_tfds, TASKS),
+    "instance_folder": (_instance_folder, (*_BOXES, _MASKS)),
     "mask_folder": (_mask_folder, (_MASKS,)),
+    "via": (_via, (*_BOXES, _MASKS)),
     "coco": (_coco, (*_BOXES, _MASKS)),
     "voc": (_voc, ("detection", _MASKS)),
     "yolo_txt": (_yolo_txt, (*_BOXES, _MASKS)),

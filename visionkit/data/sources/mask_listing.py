@@ -60,10 +60,10 @@ def find_splits(base: Path, images: str, masks: str) -> dict[str, Place]:
         if names and inner.images.is_dir():
             return {path.stem: Place(*_folders(inner), path) for path in names}
     found = {}
-    for path in _folders_in(inner.images):
+    for path in folders_in(inner.images):
         if split_in(path.name) and (inner.masks / path.name).is_dir():
             found[path.name] = Place(path, inner.masks / path.name)
-    for path in _folders_in(base):
+    for path in folders_in(base):
         place = Place(path / images, path / masks)
         if split_in(path.name) and all(map(Path.is_dir, _folders(place))):
             found[path.name] = place
@@ -93,7 +93,7 @@ def list_masks(
     """
     if not base.is_dir():
         raise FileNotFoundError(f"No such folder: {str(base)!r}.")
-    places, split = _choose(base, images, masks, split)
+    places, split = choose_places(base, images, masks, split)
     listing = MaskListing(split)
     for place in places:
         for folder, option in zip(_folders(place), ("images", "masks"), strict=True):
@@ -112,7 +112,14 @@ def list_masks(
     return listing
 
 
-def _choose(base: Path, images: str, masks: str, split) -> tuple[list[Place], str]:
+def choose_places(
+    base: Path, images: str, masks: str, split: str | None
+) -> tuple[list[Place], str]:
+    """The places of a split, and its name; arguments as for `list_masks`.
+
+    Raises:
+        FileNotFoundError: No such split.
+    """
     splits = find_splits(base, images, masks)
     whole = Place(base / images, base / masks)
     if split == "all" or (split is None and not splits):
@@ -227,5 +234,6 @@ def _folders(place: Place) -> tuple[Path, Path]:
     return place.images, place.masks
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, by name; none where it is not there."""
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []

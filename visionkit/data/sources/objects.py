@@ -12,9 +12,7 @@ from visionkit.data.mask_codes import MaskCode
 from visionkit.data.rle import encode_runs, paint_regions
 from visionkit.data.sources.base import Record, Skip, Source, SourceInfo
 from visionkit.data.sources.ragged import RAGGED_COLUMNS, RLE_COLUMNS, group_rows
-from visionkit.types import VOID_CLASS
-
-BOX_TASKS = ("detection", "instance_segmentation")
+from visionkit.types import BOX_TASKS, VOID_CLASS
 
 
 class ObjectSource(Source):

@@ -40,8 +40,10 @@ def to_rle(segmentation, size: tuple[int, int]) -> bytes:
 def polygons_to_rle(polygons, size: tuple[int, int]) -> bytes:
     """The RLE string of the union of polygons [[x1, y1, x2, y2, ...], ...] in pixels.
 
+    A part of less than three points has no area, and is passed over beside others.
+
     Raises:
-        BadSegmentation: No polygon, or one of less than three points.
+        BadSegmentation: No polygon of three points, or one that is no list of points.
     """
     from hotcoco import mask
 
@@ -50,13 +52,11 @@ def polygons_to_rle(polygons, size: tuple[int, int]) -> bytes:
     except (TypeError, ValueError):
         rings = []
     sound = [
-        ring.ndim == 1
-        and len(ring) >= 6
-        and len(ring) % 2 == 0
-        and np.isfinite(ring).all()
+        ring.ndim == 1 and len(ring) % 2 == 0 and np.isfinite(ring).all()
         for ring in rings
     ]
-    if not rings or not all(sound):
+    rings = [ring for ring in rings if len(ring) >= 6] if all(sound) else []
+    if not rings:
         raise BadSegmentation(
             "mask.polygon", f"no polygons of three points and more: {polygons!r:.60}"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from visionkit._spelling import check_name
+from visionkit.data.fingerprints import parallel_map
 from visionkit.data.mask_codes import MaskCode
 from visionkit.data.sources.base import Record, Source, SourceInfo, multi_hot
 from visionkit.data.sources.mask_classes import PEEKED, read_mask_classes, values_in
@@ -19,17 +20,19 @@ from visionkit.data.sources.record_files import (
     RecordFiles,
     scan_lengths,
 )
-from visionkit.data.sources.tfds_boxes import find_boxes
-from visionkit.types import TASKS
+from visionkit.data.sources.tfds_boxes import choose_boxes, find_boxes
+from visionkit.types import BOX_TASKS, TASKS
 
 
 class Tfds(Source):
-    """A set that TensorFlow Datasets has prepared: classes, boxes or semantic masks.
+    """A set that TensorFlow Datasets has prepared: classes, boxes or masks.
 
     Nothing is downloaded or prepared, and no code of the set runs: its files and what
     they say of themselves are enough. Images travel encoded, as they are stored. The
-    objects are the sequence of features that has boxes; those are shares of the
-    upright image.
+    objects are the sequence of features that has boxes, shares of the upright image.
+    Their masks, for instance segmentation, are an image of the whole picture for each,
+    called a segmentation or mask: `lvis` and `ref_coco` have them. The `coco` of
+    TensorFlow Datasets has none; take its own files, as `coco`.
 
     Args:
         name: As for `tfds.builder`: "mnist", "cifar10:3.0.2", "set/config"; None with
@@ -43,9 +46,9 @@ class Tfds(Source):
         label_key: The feature with the class, or the list of classes for multi-label;
             default the only one of its kind. For semantic segmentation the image
             with the mask; default the only one called a mask, segmentation or
-            annotation. Not for detection.
-        task: "classification", "detection" or "semantic_segmentation"; default
-            detection where there are boxes, else classification.
+            annotation. Not for boxes.
+        task: One of `visionkit.types.TASKS`; default detection where there are boxes,
+            else classification.
         classes: What the values of masks mean, as for `MaskFolder`; default the names
             that the feature has. Only for semantic segmentation.
         void: As for `MaskFolder`.
@@ -74,8 +77,8 @@ class Tfds(Source):
         info = builder.info
         boxes = find_boxes(info)
         task = task or ("detection" if boxes else "classification")
-        check_name("task of tfds", task, TASKS[:3])
-        self._label = self._boxes = self._mask = self._code = None
+        check_name("task of tfds", task, TASKS)
+        self._label = self._boxes = self._mask = self._code = self._labels = None
         self._files = _index_files(builder, split)
         many = False
         if task == "semantic_segmentation":
@@ -90,13 +93,9 @@ class Tfds(Source):
             feature = info.features[self._label]
             many = hasattr(feature, "feature")  # a sequence of classes
             names = (feature.feature if many else feature).names
-        elif task == "detection" and boxes is None:
-            raise ValueError(
-                f"{info.full_name} has no boxes: none of its features is a sequence "
-                f"with a BBoxFeature. Features: {', '.join(info.features)}."
-            )
-        elif task == "detection":
-            self._boxes, names = boxes, boxes.class_names
+        elif task in BOX_TASKS:
+            self._boxes = choose_boxes(info, boxes, task)
+            names = self._boxes.class_names
         self.skipped = []
         self.info = SourceInfo(
             task,
@@ -107,7 +106,6 @@ class Tfds(Source):
             multi_label=many,
         )
         self._name = f"{info.full_name}/{split}"
-        self._labels: np.ndarray | None = None
 
     def record(self, index: int) -> Record:
         """The encoded image and its truth, one read at its place in its file."""
@@ -144,7 +142,12 @@ class Tfds(Source):
         """All objects, of one pass over the files."""
         if not self._boxes:
             return {}
-        records = []
+        records: list[Record] = []
+        for _, examples in self._files.dataset().batch(1024).as_numpy_iterator():
+            records += parallel_map(self._record, examples.tolist())
+            for record in records[-len(examples) :]:
+                del record["encoded"]  # the images are not kept
+        return join_rows(records)
         for _, serialized in self._files.dataset().as_numpy_iterator():
             record = self._record(serialized)
             del record["encoded"]  # the images are not kept

@@ -1,4 +1,4 @@
-"""The boxes in a set of TensorFlow Datasets."""
+"""The boxes, and their masks, in a set of TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
+from visionkit.data.rle import encode_rle
 from visionkit.data.sources.base import Record
+from visionkit.data.sources.instance_files import read_one
 
 # What a flag or number beside the boxes is called -> its column.
 _BESIDE = {
@@ -17,6 +19,7 @@ _BESIDE = {
     "difficult": "is_difficult",
     "area": "area",
 }
+_MASKS = ("segmentation", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +31,15 @@ class BoxFeatures:
         label: Key of the classes; None where all objects are of one.
         class_names: In label order.
         beside: Column -> (key, whether the numbers are floats).
+        masks: Key of the PNGs, one of the whole image for each object; None where there
+            are none, or they are not asked for.
     """
 
     boxes: str
     label: str | None
     class_names: tuple[str, ...]
     beside: dict[str, tuple[str, bool]]
+    masks: str | None = None
 
     def record(self, example, encoded: bytes) -> Record:
         """The objects of a `tf.train.Example` as arrays."""
@@ -54,6 +60,9 @@ class BoxFeatures:
             values = features[key].float_list if floats else features[key].int64_list
             dtype = np.float32 if column == "area" else np.bool_
             record[column] = np.array(values.value, dtype)
+        if self.masks:
+            pngs = features[self.masks].bytes_list.value
+            record["instance_masks"] = [encode_rle(read_one(png)) for png in pngs]
         return record
 
     def parse(self, example, encoded) -> dict:
@@ -62,6 +71,7 @@ class BoxFeatures:
 
         from visionkit.data.decode import exif_orientation
         from visionkit.data.graph_headers import image_dimensions
+        from visionkit.data.graph_rle_writer import encode_pngs
 
         floats = {self.boxes} | {key for key, real in self.beside.values() if real}
         keys = floats | {key for key, _ in self.beside.values()}
@@ -72,6 +82,8 @@ class BoxFeatures:
             )
             for key in keys
         }
+        if self.masks:
+            spec[self.masks] = tf.io.FixedLenSequenceFeature([], tf.string, True)
         found = tf.io.parse_single_example(example, spec)
         shares = tf.reshape(found[self.boxes], (-1, 4))
         height, width = image_dimensions(encoded)
@@ -89,6 +101,8 @@ class BoxFeatures:
         for column, (key, _) in self.beside.items():
             dtype = tf.float32 if column == "area" else tf.bool
             record[column] = tf.cast(found[key], dtype)
+        if self.masks:
+            record["instance_masks"] = encode_pngs(found[self.masks])
         return record
 
 
@@ -120,8 +134,39 @@ def find_boxes(info) -> BoxFeatures | None:
             if key in _BESIDE
         }
         label = f"{group}/{labels[0]}" if labels else None
-        return BoxFeatures(f"{group}/{boxes[0]}", label, names, beside)
+        images = [k for k, f in inner.items() if isinstance(f, tfds.features.Image)]
+        masks = [f"{group}/{k}" for k in images if any(word in k for word in _MASKS)]
+        return BoxFeatures(
+            f"{group}/{boxes[0]}", label, names, beside, next(iter(masks), None)
+        )
     return None
+
+
+def choose_boxes(info, boxes: BoxFeatures | None, task: str) -> BoxFeatures:
+    """The features of the objects, with masks where the task has them.
+
+    Args:
+        info: Of the set.
+        boxes: What `find_boxes` found.
+        task: "detection" or "instance_segmentation".
+
+    Raises:
+        ValueError: The set has no boxes, or no masks.
+    """
+    if boxes is None:
+        raise ValueError(
+            f"{info.full_name} has no boxes: none of its features is a sequence "
+            f"with a BBoxFeature. Features: {', '.join(info.features)}."
+        )
+    if task == "detection":
+        return dataclasses.replace(boxes, masks=None)
+    if boxes.masks is None:
+        raise ValueError(
+            f"{info.full_name} has boxes, but no masks: no image called a segmentation "
+            f"or mask is beside {boxes.boxes}. Train detection on it, or take the "
+            "set's own files with another source."
+        )
+    return boxes
 
 
 def _check_format(info, group: str, feature) -> None:
