@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from visionkit.data.instance_masks import InstanceMasks
 
 Tensor = Any
 """A tensor or array of the active backend; its shape stands in the docstring."""
@@ -34,6 +37,13 @@ TASKS = (
     "instance_segmentation",
 )
 
+BOX_TASKS = ("detection", "instance_segmentation")
+"""Tasks whose truth and answers are boxes, with or without masks in them."""
+
+MASK_SIZE = 112
+"""Rows and columns of an instance mask in its box, in a training target: four for each
+of the 28 that a mask head predicts."""
+
 
 class Boxes(TypedDict, total=False):
     """Ground-truth boxes of one image."""
@@ -52,7 +62,8 @@ class Sample(TypedDict, total=False):
     labels: Tensor  # () int32
     bounding_boxes: Boxes
     segmentation_masks: Tensor  # (H, W) uint8 class ids, 255 = void
-    instance_masks: Tensor  # (N,) string: compressed COCO RLE of the original image
+    instance_masks: Tensor  # (N,) string: compressed COCO RLE, whatever moved since
+    mask_size: Tensor  # (2,) int32, (height, width) that the RLE strings are of
     image_id: Tensor  # () int32, index of the record in its source
     image_size: Tensor  # (2,) int32, original (height, width), upright
 
@@ -144,7 +155,8 @@ class Results:
         scores: (N,) float32 in [0, 1], beside `labels`; for semantic segmentation
             shares of the image's pixels.
         label_names: N strings, beside `labels`.
-        masks: (N, H, W) bool, full size.
+        masks: N masks of full size, an `InstanceMasks`: `masks[i]` is (H, W) bool, and
+            `np.asarray(masks)` (N, H, W). Such an array is taken too.
         segmentation: (H, W) uint8 class ids; 255 where the model saw nothing.
         probabilities: (num_classes,) float32 (classification); they sum to 1, or
             each is one of its own (multi-label). For semantic segmentation, where
@@ -160,12 +172,18 @@ class Results:
     labels: np.ndarray | None = None
     scores: np.ndarray | None = None
     label_names: list[str] | None = None
-    masks: np.ndarray | None = None
+    masks: InstanceMasks | None = None
     segmentation: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     path: str | None = None
     frame: int | None = None
     error: str | None = None
+
+    def __post_init__(self):
+        if isinstance(self.masks, np.ndarray):
+            from visionkit.data.instance_masks import InstanceMasks
+
+            self.masks = InstanceMasks.from_dense(self.masks)
 
     @property
     def ok(self) -> bool:
@@ -179,12 +197,15 @@ class Results:
     def to_dict(self) -> dict:
         """Plain lists and numbers; fields of None left out.
 
-        What is dense (masks, probabilities of pixels) is left out too; a segmentation
-        gives "pixels", the number of them beside each of "labels".
+        "masks" are compressed COCO RLE, a dict of "size" and "counts" each. What is
+        dense (probabilities of pixels) is left out too; a segmentation gives "pixels",
+        the number of them beside each of "labels".
         """
         out = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name == "masks" and value is not None:
+                value = value.to_coco()
             if value is None or np.ndim(value) > 2 or field.name == "segmentation":
                 continue
             out[field.name] = value.tolist() if isinstance(value, np.ndarray) else value
@@ -197,14 +218,15 @@ class Results:
         return json.dumps(self.to_dict())
 
     def to_coco(self, image_id: int = 0) -> list[dict]:
-        """The boxes in the format of COCO's results.
+        """The boxes, and the masks where there are, in the format of COCO's results.
 
         Args:
             image_id: Written into each.
 
         Returns:
             A dict per box: "image_id", "file_name" and "frame" where there are, "bbox"
-            [x, y, width, height] in pixels of the original image, "score",
+            [x, y, width, height] in pixels of the original image, "segmentation" of its
+            mask, {"size": [height, width], "counts": compressed RLE}, "score",
             "category_id" and "category_name". The ids are not those of any annotation
             file: the category's is label + 1, since COCO counts from 1. Match by names.
 
@@ -223,6 +245,9 @@ class Results:
             origin["frame"] = self.frame
         corner, size = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
         columns = (self.labels, self.label_names, corner, size, self.scores)
+        regions = [{} for _ in self.labels]
+        if self.masks is not None:
+            regions = [{"segmentation": mask} for mask in self.masks.to_coco()]
         return [
             {
                 "image_id": image_id,
@@ -230,9 +255,12 @@ class Results:
                 "category_id": int(label) + 1,
                 "category_name": name,
                 "bbox": [*map(float, xy), *map(float, wh)],
+                **region,
                 "score": float(score),
             }
-            for label, name, xy, wh, score in zip(*columns, strict=True)
+            for label, name, xy, wh, score, region in zip(
+                *columns, regions, strict=True
+            )
         ]
 
     def to_pandas(self):
@@ -243,6 +271,8 @@ class Results:
         columns["score"] = self.scores
         if self.segmentation is not None:
             columns["pixels"] = self.pixel_counts()
+        if self.masks is not None:
+            columns["pixels"] = self.masks.areas()
         if self.boxes is not None:
             columns |= dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
         return pandas.DataFrame({k: v for k, v in columns.items() if v is not None})

@@ -102,3 +102,37 @@ def check_boxes(image, boxes, labels, *, tolerance=2.0, whole=True):
         lost = ~close.any(axis=0) & inside & (areas > 20)
         assert not (whole and lost.any()), (label, own.tolist(), pieces[lost].tolist())
     return int((np.asarray(labels) >= 0).sum())
+
+
+def check_instances(image, boxes, labels, masks):
+    """In each box, the mask is the pixels of its colour; blurred edges do not count.
+
+    Args:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4).
+        labels: (N,); -1 is padding.
+        masks: (N, 112, 112), framed by the boxes.
+
+    Returns:
+        How many masks there are.
+    """
+    found = color_map(image)
+    sure = ndimage.minimum_filter(found, 3) == ndimage.maximum_filter(found, 3)
+    labels, count = np.asarray(labels), 0
+    for label in range(len(COLORS)):
+        inside, painted = np.zeros((2, *found.shape), bool)
+        for row in np.flatnonzero(labels == label):
+            mask, (x1, y1, x2, y2) = np.asarray(masks[row]), np.asarray(boxes[row])
+            assert mask.shape == (112, 112) and set(np.unique(mask)) <= {0, 1}
+            assert mask.any()
+            for y in range(max(round(y1), 0), min(round(y2), len(found))):
+                for x in range(max(round(x1), 0), min(round(x2), found.shape[1])):
+                    i = int((y + 0.5 - y1) / (y2 - y1) * 112)
+                    j = int((x + 0.5 - x1) / (x2 - x1) * 112)
+                    inside[y, x] = True
+                    painted[y, x] |= mask[min(i, 111), min(j, 111)] == 1
+            count += 1
+        wrong = sure & inside & (painted != (found == label))
+        assert wrong.sum() <= 1 + 0.01 * inside.sum(), (label, int(wrong.sum()))
+    assert not np.asarray(masks)[labels < 0].any()
+    return count

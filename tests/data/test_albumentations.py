@@ -17,6 +17,8 @@ from visionkit.data import worker_pool
 from visionkit.data.albumentations import AlbumentationsPool
 from visionkit.data.albumentations_policy import Policy
 from visionkit.data.geometric import cut, start_geometry
+from visionkit.data.mask_layers import MAX_LAYERS
+from visionkit.data.rle import encode_rle
 from visionkit.data.targets import map_boxes
 from visionkit.data.worker_pool import WorkerPool
 
@@ -157,9 +159,32 @@ def test_what_is_wrong_is_known_before_the_first_sample():
         AlbumentationsPool([("flip", {})])
     with pytest.raises(ValueError, match="`workers` must be at least 1"):
         AlbumentationsPool([("CLAHE", {})], 0)
-    masks = samples(pictures(1), instance_masks=[np.array([b"x"])])
-    with pytest.raises(ValueError, match=r"instance masks. Received: VerticalFlip"):
-        AlbumentationsPool([("VerticalFlip", {})], 1).apply(masks)
+
+
+def test_masks_without_room_are_left_out_and_told():
+    """More objects over one another than there are layers."""
+    image = pictures(1)[0]
+    whole = encode_rle(np.ones(image.shape[:2], bool))
+    count = MAX_LAYERS + 2
+    boxes = {
+        "boxes": np.float32([[0, 0, image.shape[1], image.shape[0]]] * count),
+        "labels": np.arange(count, dtype=np.int32),
+    }
+    dataset = samples(
+        [image],
+        bounding_boxes=[boxes],
+        instance_masks=[np.array([whole] * count)],
+        mask_size=[np.int32(image.shape[:2])],
+    )
+    notes = []
+    report = SimpleNamespace(note=lambda *what: notes.append(what))
+    with AlbumentationsPool([("Transpose", {"p": 1.0})], 1) as pool:
+        (sample,) = pool.apply(dataset, report=report).as_numpy_iterator()
+    assert sample["bounding_boxes"]["labels"].tolist() == list(range(MAX_LAYERS))
+    turned = encode_rle(np.ones(image.shape[1::-1], bool))
+    assert sample["instance_masks"].tolist() == [turned] * MAX_LAYERS
+    assert sample["mask_size"].tolist() == list(image.shape[1::-1])
+    assert notes == [("masks.over_max_layers", 0)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,10 +1,12 @@
 """RLE in the graph gives the masks that NumPy and a COCO library give."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from visionkit.data.graph_rle import decode_rle, paint_regions
+from visionkit.data.graph_rle import decode_rle, paint_regions, sample_grids
 from visionkit.data.rle import decode_rle as decode_in_numpy
 from visionkit.data.rle import encode_rle, encode_runs
 from visionkit.data.rle import paint_regions as paint_in_numpy
@@ -48,11 +50,30 @@ def test_later_regions_cover_earlier_ones():
         np.testing.assert_array_equal(paint_in_numpy(regions, labels, size), expected)
 
 
+def test_grids_are_the_masks_at_their_points():
+    rng = np.random.default_rng(2)
+    sample = tf.function(sample_grids, reduce_retracing=True)
+    for count, size, density in itertools.product(
+        (0, 1, 6), ((1, 1), (13, 17), (40, 23)), (0, 0.03, 0.5, 1)
+    ):
+        masks = rng.random((count, *size)) < density
+        regions = tf.constant([encode_rle(m) for m in masks], tf.string, [count])
+        y = np.sort(rng.integers(0, size[0], (count, 9), np.int32), axis=1)
+        x = rng.integers(0, size[1], (count, 11), np.int32)
+        found = sample(regions, tf.constant(size), tf.constant(y), tf.constant(x))
+        assert found.dtype == tf.uint8 and found.shape == (count, 9, 11)
+        for mask, rows, columns, grid in zip(masks, y, x, found, strict=True):
+            np.testing.assert_array_equal(grid, mask[np.ix_(rows, columns)])
+
+
 def test_damage_and_other_sizes_are_refused():
     counts = encode_rle(np.eye(6, 9, dtype=bool))
     for damaged in (b"", b"\xff\xff", counts[:-1] + b"o", b"oooooooooooo0"):
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"mask\.rle"):
             decode_rle(tf.constant(damaged), tf.constant((6, 9)))
+        for regions in ([counts, damaged], [damaged, counts]):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"mask\.rle"):
+                paint_regions(tf.constant(regions), tf.ones(2, tf.int32), (6, 9))
     for wrong in (counts, encode_runs(np.array([90, -9]))):
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"mask\.size"):
             decode_rle(tf.constant(wrong), tf.constant((9, 9)))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from visionkit.data import box_mixing, targets
 from visionkit.data.mixing import MixUp
-from visionkit.ops import mixing
+from visionkit.ops import instance_mixing, mixing
 
 SIZE = (40, 56)
 
@@ -27,6 +27,13 @@ def batch(count=5, rows=6, seed=0):
     boxes[labels < 0] = rng.uniform(-99, 99, 4)
     boxes[0, 0], labels[0, 0] = [5, 5, 5, 9], 3  # no area
     return images, {"boxes": boxes.astype(np.float32), "labels": labels.astype("int32")}
+
+
+def blobs(labels, seed=0):
+    """Coarse masks in the boxes of a batch; nothing in padded rows."""
+    coarse = np.random.default_rng(seed).random((*labels.shape, 7, 7)) < 0.4
+    masks = np.kron(coarse, np.ones((16, 16))).astype(np.uint8)
+    return masks * (labels >= 0)[..., None, None].astype(np.uint8)
 
 
 def mosaic_draws(count, seed):
@@ -51,6 +58,8 @@ def check_same(ours, theirs):
     np.testing.assert_array_equal(target["labels"], truth["labels"])
     np.testing.assert_allclose(target["boxes"], truth["boxes"], atol=1e-3)
     assert np.asarray(target["labels"]).dtype == np.int32
+    if "masks" in truth:
+        np.testing.assert_array_equal(target["masks"], truth["masks"])
     assert target["more"] is truth["more"]
 
 
@@ -58,10 +67,13 @@ def check_same(ours, theirs):
     ("name", "draws"), [("mosaic", mosaic_draws), ("copy_paste", copy_draws)]
 )
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_both_sides_are_equal(name, draws, count):
-    for seed in range(6):
+@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
+def test_both_sides_are_equal(name, draws, count, masks):
+    for seed in range(3 if masks else 6):
         images, target = batch(count + 1, seed=seed)
         images, target = images[:count], {k: v[:count] for k, v in target.items()}
+        if masks:
+            target["masks"] = blobs(target["labels"], seed)
         target["more"] = "kept"
         values = draws(count, seed)
         ours = getattr(mixing, name)(images, target, *values)
@@ -89,6 +101,7 @@ def test_mixup_is_equal_too(monkeypatch):
 def test_both_sides_drop_by_the_same_rules():
     for name in ("MIN_VISIBLE", "MIN_SIDE"):
         assert getattr(mixing, name) == getattr(targets, name)
+    assert instance_mixing.MIN_CUT == targets.MIN_CUT
     assert mixing.MIN_PASTED == box_mixing.MIN_PASTED
 
 
@@ -112,27 +125,34 @@ def test_random_mixing_follows_its_seed_and_its_probability():
 @pytest.mark.slow
 def test_jax_compiles_it_and_finds_the_same(tmp_path):
     images, target = batch()
+    masks = blobs(target["labels"])
     draws, chosen = mosaic_draws(5, 3), copy_draws(5, 3)[0]
     file = tmp_path / "batch.npz"
-    np.savez(file, images, target["boxes"], target["labels"], chosen, *draws)
+    np.savez(file, images, target["boxes"], target["labels"], masks, chosen, *draws)
     code = (
         "import sys, jax, numpy as np; from visionkit.ops import mixing\n"
-        "images, boxes, labels, chosen, *draws = np.load(sys.argv[1]).values()\n"
-        "target = {'boxes': boxes, 'labels': labels}\n"
-        "images, target = jax.jit(mixing.mosaic)(images, target, *draws)\n"
-        "images, target = jax.jit(mixing.copy_paste)(images, target, chosen)\n"
+        "images, boxes, labels, masks, chosen, *draws = np.load(sys.argv[1]).values()\n"
+        "found = []\n"
+        "for more in ({}, {'masks': masks}):\n"
+        "    target = {'boxes': boxes, 'labels': labels, **more}\n"
+        "    mixed, target = jax.jit(mixing.mosaic)(images, target, *draws)\n"
+        "    mixed, target = jax.jit(mixing.copy_paste)(mixed, target, chosen)\n"
+        "    found += [mixed, *(target[key] for key in sorted(target))]\n"
         "assert 'tensorflow' not in sys.modules\n"
-        "np.savez(sys.argv[1], images, target['boxes'], target['labels'])"
+        "np.savez(sys.argv[1], *found)"
     )
     subprocess.run(
         [sys.executable, "-c", code, str(file)],
         check=True,
         env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"},
     )
-    images, target = mixing.mosaic(images, target, *draws)
-    images, target = mixing.copy_paste(images, target, chosen)
-    found, boxes, labels = np.load(file).values()
-    difference = np.abs(found.astype(int) - np.asarray(images))
-    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
-    np.testing.assert_allclose(boxes, target["boxes"], atol=1e-3)
-    np.testing.assert_array_equal(labels, target["labels"])
+    found = list(np.load(file).values())
+    for more in ({}, {"masks": masks}):
+        mixed, mapped = mixing.mosaic(images, {**target, **more}, *draws)
+        mixed, mapped = mixing.copy_paste(mixed, mapped, chosen)
+        difference = np.abs(found.pop(0).astype(int) - np.asarray(mixed))
+        assert (difference > 1).mean() < 1e-3 and (difference > 0).mean() < 2e-3
+        np.testing.assert_allclose(found.pop(0), mapped["boxes"], atol=1e-3)
+        np.testing.assert_array_equal(found.pop(0), mapped["labels"])
+        if more:
+            assert (found.pop(0) != np.asarray(mapped["masks"])).mean() < 1e-3

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 
+from visionkit.data.albumentations_policy import RLE_MARK
 from visionkit.data.geometric import start_geometry
 from visionkit.data.lazy import tf
 from visionkit.data.worker_pool import SLOTS, WorkerPool
@@ -94,18 +95,21 @@ class AlbumentationsPool:
     def __exit__(self, *_):
         self.close()
 
-    def apply(self, dataset, source=None):
+    def apply(self, dataset, source=None, report=None):
         """The data set with every sample transformed, in the same order.
 
         Args:
             dataset: A `tf.data.Dataset` of samples as `reading.read_sample` makes them.
             source: The `Source` they come from; gives errors the record's name.
+            report: The `DataReport` that is told of images of which an instance mask
+                was left out ("masks.over_max_layers").
 
         Returns:
-            A `tf.data.Dataset` of samples. Where pixels may move, semantic masks move
-            along by the nearest pixel, and what comes from outside is void; boxes and
+            A `tf.data.Dataset` of samples. Where pixels may move, masks move along by
+            the nearest pixel, and what comes from outside is void; boxes and
             proposals are in pixels of the new image, clipped, those with less than a
             tenth left dropped with their rows; and the sample's geometry begins anew.
+            Boxes of instance masks are tight around what is left of them.
 
         Raises:
             ValueError: albumentations does not know a transform or an option, or a
@@ -118,22 +122,20 @@ class AlbumentationsPool:
             for target, key in (
                 ("mask", "segmentation_masks"),
                 ("bboxes", "bounding_boxes"),
+                ("masks", "instance_masks"),
+                ("window", "instance_masks"),
             )
             if key in spec
         ]
         pool, spatial = self._open(targets)
-        if spatial and "instance_masks" in spec:
-            names = ", ".join(name for name, _ in self.specs)
-            raise ValueError(
-                "albumentations' transforms that move pixels do not move instance "
-                f"masks. Received: {names}. Use the lower-case transforms, such as "
-                "`flip` and `scale_jitter`, for instance segmentation."
-            )
 
         def run(seed, index, *arrays):
             name = f"record {index}" if source is None else source.record_name(index)
             seed = [self.seed, *(int(part) % 2**64 for part in seed)]
-            return pool.run(seed, list(arrays), name)
+            answer = pool.run(seed, list(arrays), name)
+            if spatial and "masks" in targets and answer.pop()[0] and report:
+                report.note("masks.over_max_layers", index)
+            return answer
 
         def transform(sample):
             if not spatial:
@@ -200,11 +202,23 @@ def _move_pixels(sample, run, targets):
         number = tf.range(tf.shape(boxes)[0])[:, None]
         inputs.append(tf.concat([boxes, tf.cast(number, tf.float32)], axis=1))
         kinds.append(tf.float32)
+    if "masks" in targets:
+        # Nothing but a crop, of whole pixels, was before.
+        start = tf.cast(tf.round(-sample["placement"][2:]), tf.int32)
+        window = tf.concat([start, sample["mask_size"]], axis=0)
+        inputs += [rows.pop("instance_masks"), window]
+        kinds.append(tf.string)
+        del rows["cut"]
 
     def move(*arrays):
-        answer = run(*arrays)
+        answer = run(*_joined(arrays, targets))
+        at = len(kinds) - 1
+        if "masks" in targets:
+            text = answer[at].tobytes()
+            answer[at] = np.array(text.split(RLE_MARK) if text else [], "S")
+            at -= 1
         if "bboxes" in targets:  # an empty list of boxes has lost its shape
-            answer[-1] = np.float32(answer[-1]).reshape(-1, 5)
+            answer[at] = np.float32(answer[at]).reshape(-1, 5)
         return answer
 
     inputs = [sample["seed"], sample["image_id"], *inputs]
@@ -222,4 +236,16 @@ def _move_pixels(sample, run, targets):
             boxes, left = boxes[left < count], left[left < count]
         rows = {key: tf.gather(value, left) for key, value in rows.items()}
         out["bounding_boxes"] = {**rows, "boxes": boxes[:, :4]}
+    if "masks" in targets:
+        out["instance_masks"] = tf.ensure_shape(answer.pop(0), [None])
+        out["mask_size"] = tf.shape(images)[:2]
     return out
+
+
+def _joined(arrays, targets):
+    """`arrays` with the RLE strings, the last but one, as one array of bytes."""
+    if "masks" not in targets:
+        return arrays
+    *before, regions, window = arrays
+    text = RLE_MARK.join(regions.tolist())
+    return [*before, np.frombuffer(text, np.uint8), window]

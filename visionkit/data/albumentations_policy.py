@@ -12,7 +12,11 @@ import sys
 
 import numpy as np
 
+from visionkit.data.mask_layers import from_layers, to_layers
 from visionkit.types import VOID_CLASS
+
+RLE_MARK = b" "
+"""Between two RLE strings, of which it is no character."""
 
 _OTHERS = ("NoOp", "OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf")
 
@@ -23,7 +27,8 @@ class Policy:
     Args:
         specs: (name, options) of each. A composition such as `OneOf` lists what it
             chooses from in its option "transforms", in a recipe's form.
-        targets: What is moved beside the image: "mask", "bboxes" or both.
+        targets: What is moved beside the image: "mask"; "bboxes"; "masks", which need
+            "bboxes" before and "window" behind them.
         min_visible: Share of a box that must be left, or it is dropped.
 
     Attributes:
@@ -64,10 +69,14 @@ class Policy:
             seed: Integers >= 0; the same give the same sample, whatever came before.
             image: (H, W, C) uint8.
             targets: "mask" (H, W) uint8; "bboxes" (N, 5) float32, xyxy pixels and the
-                number of the row.
+                number of the row; "masks" (bytes,) uint8, the RLE strings of the first
+                rows, joined by `RLE_MARK`; "window" (4,) int32, [y, x] of the image in
+                that of the masks, and [height, width] of the latter.
 
         Returns:
-            The same keys; images of any size, and the boxes that are left.
+            The same keys; images of any size, and the boxes that are left. Those with
+            masks are tight around them, and "window" (1,) int32 is the number of masks
+            that found no room in the layers.
         """
         # One pair of generators for all transforms. `set_random_seed` would give each
         # its own from the same seed, and two with p = 0.5 would always act together.
@@ -75,7 +84,15 @@ class Policy:
         draws = random.Random(int(generator.integers(2**63)))
         self._compose.set_random_state(generator, draws)
         self._cv2.setRNGSeed(draws.getrandbits(31))
-        answer = self._compose(image=image, **targets)
+        inputs = dict(targets)
+        if "masks" in targets:
+            layers, places = _read_masks(targets["masks"], inputs.pop("window"))
+            y, x = targets["window"][:2]
+            window = np.s_[:, y : y + len(image), x : x + image.shape[1]]
+            inputs["masks"] = np.ascontiguousarray(layers[window])
+        answer = self._compose(image=image, **inputs)
+        if "masks" in targets:
+            answer |= _write_masks(answer["masks"], places, answer["bboxes"])
         pixels = answer["image"]
         if pixels.ndim == 2:
             pixels = pixels[..., None]
@@ -133,13 +150,35 @@ class Policy:
         still = (self._library.ImageOnlyTransform, self._library.NoOp)
         if isinstance(transform, still):
             return False
-        lost = {*targets} - transform.available_keys
+        lost = {*targets} - {"window"} - transform.available_keys
         if lost:
             raise ValueError(
                 f"`{type(transform).__name__}` cannot move {', '.join(sorted(lost))}, "
                 "which the samples have. Leave it out."
             )
         return True
+
+
+def _read_masks(text: np.ndarray, window):
+    """Layers and places of masks; see `mask_layers.to_layers`."""
+    regions = text.tobytes().split(RLE_MARK) if len(text) else []
+    return to_layers(regions, tuple(map(int, window[2:])))
+
+
+def _write_masks(layers, places, boxes) -> dict[str, np.ndarray]:
+    """What is left of the masks, in tight boxes; boxes without masks stay."""
+    regions, tight = from_layers(np.asarray(layers), places)
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 5)
+    number = boxes[:, 4].round().astype(int)
+    masked = number < len(places)
+    boxes[masked, :4] = tight[number[masked]]
+    keep = [not has or bool(regions[i]) for i, has in zip(number, masked, strict=True)]
+    left = [regions[i] for i in number[masked] if regions[i]]
+    return {
+        "bboxes": boxes[np.array(keep, bool)],
+        "masks": np.frombuffer(RLE_MARK.join(left), np.uint8),
+        "window": np.array([(places < 0).sum()], np.int32),
+    }
 
 
 def _names(library) -> list[str]:

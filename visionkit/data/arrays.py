@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from visionkit.data.geometry import placement_of, resize_geometry
 from visionkit.data.headers import inspect_image
 from visionkit.data.sources.base import Source
-from visionkit.types import PAD_VALUE, Preprocessing
+from visionkit.types import MASK_SIZE, PAD_VALUE, Preprocessing
 
 
 class LoadedImages(NamedTuple):
@@ -126,6 +126,30 @@ def load_images(
         sizes[i] = pixels.size[::-1]
         images[i], placements[i] = _resize(pixels, preprocessing)
     return LoadedImages(images, placements, sizes)
+
+
+def frame_masks(masks, boxes) -> np.ndarray:
+    """Instance masks as a target has them, from masks of the image's size.
+
+    Args:
+        masks: (N, H, W) bool or 0 / 1.
+        boxes: (N, 4) xyxy pixels of the same image, inside of it.
+
+    Returns:
+        (N, MASK_SIZE, MASK_SIZE) uint8: cell (i, j) is the pixel at the point
+        x1 + (j + 0.5) / MASK_SIZE * (x2 - x1), and y likewise.
+    """
+    masks, boxes = np.asarray(masks), np.asarray(boxes, np.float32).reshape(-1, 4)
+    share = (np.arange(MASK_SIZE, dtype=np.float32) + 0.5) / MASK_SIZE
+
+    def pixels(low, high, side):
+        points = low[:, None] + share * (high - low)[:, None]
+        return np.clip(np.floor(points).astype(int), 0, side - 1)
+
+    x1, y1, x2, y2 = boxes.T
+    y, x = pixels(y1, y2, masks.shape[1]), pixels(x1, x2, masks.shape[2])
+    rows = np.arange(len(boxes))[:, None, None]
+    return masks[rows, y[:, :, None], x[:, None, :]].astype(np.uint8)
 
 
 def _decode(image, preprocessing) -> Image.Image:

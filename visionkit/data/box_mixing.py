@@ -11,10 +11,11 @@ import dataclasses
 
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
 from visionkit.data.image_ops import select
+from visionkit.data.instance_mixing import follow_boxes, paste_instances
 from visionkit.data.lazy import tf
 from visionkit.data.resize import boxes_to_input
-from visionkit.data.targets import MIN_SIDE, MIN_VISIBLE
-from visionkit.types import PAD_VALUE, PADDING_LABEL
+from visionkit.data.targets import MIN_VISIBLE, is_large, pack_rows
+from visionkit.types import BOX_TASKS, PAD_VALUE
 
 MIN_PASTED = 0.5
 """Share of a box that must be pasted, or nobody expects the object to be found."""
@@ -39,7 +40,7 @@ class Mosaic:
     scale: tuple[float, float] = (0.5, 1.5)
     off_last_epochs: int = 0
     stage = "batch"
-    tasks = ("detection",)
+    tasks = BOX_TASKS
     images = 4
 
     def __post_init__(self):
@@ -60,16 +61,17 @@ class Mosaic:
 
 @dataclasses.dataclass(frozen=True)
 class CopyPaste:
-    """Pastes boxes of its partner into each image (Ghiasi et al. 2021, section 3).
+    """Pastes objects of its partner into each image (Ghiasi et al. 2021, section 3).
 
-    An object is pasted as the rectangle of its box, where it is in the partner, the
-    image before it in the batch: `scale_jitter` before makes the places differ. Boxes
-    of which less than a tenth is left uncovered are dropped. In a batch of one there
-    is nothing to paste.
+    An object is pasted where it is in the partner, the image before it in the batch:
+    `scale_jitter` before makes the places differ. With masks it is pasted by its
+    pixels, what it covers leaves the masks below it, and their boxes shrink to what
+    is left; without, as the rectangle of its box. Objects of which less than a tenth
+    is left uncovered are dropped. In a batch of one there is nothing to paste.
 
     Args:
         p: Probability, of each image.
-        share: Probability, of each of the partner's boxes.
+        share: Probability, of each of the partner's objects.
         off_last_epochs: Epochs at the end of the training without it.
     """
 
@@ -77,7 +79,7 @@ class CopyPaste:
     share: float = 0.5
     off_last_epochs: int = 0
     stage = "batch"
-    tasks = ("detection",)
+    tasks = BOX_TASKS
     images = 2
 
     def __post_init__(self):
@@ -99,7 +101,8 @@ def mosaic(images, target, drawn, scale, point):
 
     Args:
         images: (B, h, w, C) uint8.
-        target: Dict with "boxes" (B, M, 4) and "labels" (B, M).
+        target: Dict with "boxes" (B, M, 4) and "labels" (B, M), and perhaps "masks"
+            (B, M, MASK_SIZE, MASK_SIZE) uint8.
         drawn: (B,) bool; other images stay.
         scale: (B,) float32, zoom.
         point: (B, 2) float32 (y, x), where the four meet, as shares of the frame.
@@ -123,14 +126,20 @@ def mosaic(images, target, drawn, scale, point):
     spec = tf.TensorSpec(images.shape[1:], images.dtype)
     mixed = tf.map_fn(compose, (indices, drawn, *tiles), fn_output_signature=spec)
 
-    boxes = tf.gather(target["boxes"], indices)  # (B, 4, M, 4)
+    own = tf.gather(target["boxes"], indices)  # (B, 4, M, 4)
     labels = tf.gather(target["labels"], indices)
-    boxes, keep = _boxes_in_tiles(boxes, *tiles)
+    seen, boxes, keep = _boxes_in_tiles(own, *tiles)
     stays = tf.concat([~drawn[:, None], tf.zeros((batch, 3), tf.bool)], axis=1)
     keep = tf.where(drawn[:, None, None], keep, stays[..., None]) & (labels >= 0)
-    own = tf.gather(target["boxes"], indices)
-    boxes = tf.where(drawn[:, None, None, None], boxes, own)
-    return mixed, {**target, **_pack(boxes, labels, keep)}
+    changed = drawn[:, None, None, None]
+    boxes, seen = (tf.where(changed, new, own) for new in (boxes, seen))
+    columns = {"boxes": boxes, "labels": labels}
+    if "masks" not in target:
+        return mixed, {**target, **pack_rows(columns, keep)}
+    rows = labels.shape[2]
+    source = indices[..., None] * rows + tf.range(rows)
+    columns |= {"own": own, "seen": seen, "source": source}
+    return mixed, follow_boxes(target, pack_rows(columns, keep))
 
 
 def _tiles(size, scale, point):
@@ -178,7 +187,7 @@ def _towards(tile, behind, axis, start, side):
 
 
 def _boxes_in_tiles(boxes, start, source, target, extent):
-    """Boxes (B, 4, M, 4) as they are in the mosaic, and which to keep (B, 4, M)."""
+    """Boxes (B, 4, M, 4): what is seen of them, in the mosaic, and which to keep."""
 
     def of_tiles(part):  # (B, 2, 2) to (B, 4, 2): y of i, x of j
         y = tf.repeat(part[:, :, 0], 2, axis=1)
@@ -192,8 +201,7 @@ def _boxes_in_tiles(boxes, start, source, target, extent):
     placement = tf.concat([scale, target - start * scale], axis=-1)
     placed = boxes_to_input(clipped, placement)
     keep = _area(clipped) >= MIN_VISIBLE * _area(boxes)
-    sides = placed[..., 2:] - placed[..., :2]
-    return placed, keep & tf.reduce_all(sides >= MIN_SIDE, axis=-1)
+    return clipped, placed, keep & is_large(placed)
 
 
 def join_partner(target, mixed):
@@ -203,15 +211,16 @@ def join_partner(target, mixed):
     labels = tf.stack([labels, tf.roll(labels, 1, axis=0)], axis=1)
     mixed &= tf.shape(boxes)[0] > 1  # alone in a batch, it is its own partner
     keep = tf.stack([tf.ones_like(mixed), mixed], axis=1)[..., None] & (labels >= 0)
-    return {**target, **_pack(boxes, labels, keep)}
+    return {**target, **pack_rows({"boxes": boxes, "labels": labels}, keep)}
 
 
 def copy_paste(images, target, chosen):
-    """Boxes pasted for given draws.
+    """Objects pasted for given draws.
 
     Args:
         images: (B, h, w, C) uint8.
-        target: Dict with "boxes" (B, M, 4) and "labels" (B, M).
+        target: Dict with "boxes" (B, M, 4) and "labels" (B, M), and perhaps "masks"
+            (B, M, MASK_SIZE, MASK_SIZE) uint8.
         chosen: (B, M) bool, which of the partner's rows are pasted.
 
     Returns:
@@ -221,6 +230,8 @@ def copy_paste(images, target, chosen):
     boxes, labels = target["boxes"], target["labels"]
     others, other_labels = (tf.roll(x, 1, axis=0) for x in (boxes, labels))
     chosen &= (other_labels >= 0) & (tf.shape(boxes)[0] > 1)
+    if "masks" in target:
+        return paste_instances(images, target, chosen)
     rows, columns = _pixels(others, height, width)
     pasted = tf.matmul(
         rows * tf.cast(chosen, tf.float32)[..., None], columns, transpose_a=True
@@ -235,7 +246,7 @@ def copy_paste(images, target, chosen):
     boxes = tf.stack([boxes, others], axis=1)
     labels = tf.stack([labels, other_labels], axis=1)
     keep = tf.stack([own, come], axis=1) & (labels >= 0)
-    return images, {**target, **_pack(boxes, labels, keep)}
+    return images, {**target, **pack_rows({"boxes": boxes, "labels": labels}, keep)}
 
 
 def _pixels(boxes, height, width):
@@ -256,21 +267,6 @@ def _share(mask, rows, columns):
     inside = tf.reduce_sum(tf.matmul(rows, mask) * columns, axis=-1)
     area = tf.reduce_sum(rows, axis=-1) * tf.reduce_sum(columns, axis=-1)
     return tf.math.divide_no_nan(inside, area)
-
-
-def _pack(boxes, labels, keep):
-    """Boxes (B, K, M, 4) of K images in M rows, those of `keep` (B, K, M) first."""
-    rows = boxes.shape[2]
-    boxes = tf.reshape(boxes, (-1, boxes.shape[1] * rows, 4))
-    labels, keep = (tf.reshape(x, (-1, x.shape[1] * rows)) for x in (labels, keep))
-    order = tf.argsort(tf.cast(~keep, tf.int32), axis=1, stable=True)[:, :rows]
-    keep = tf.gather(keep, order, batch_dims=1)
-    boxes = tf.gather(boxes, order, batch_dims=1)
-    labels = tf.gather(labels, order, batch_dims=1)
-    return {
-        "boxes": tf.where(keep[..., None], boxes, 0.0),
-        "labels": tf.where(keep, labels, PADDING_LABEL),
-    }
 
 
 def _area(boxes):

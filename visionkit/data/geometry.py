@@ -91,20 +91,23 @@ def placements(image_sizes, preprocessing: Preprocessing) -> np.ndarray:
     return np.stack(placement_of(start, size, target, offset), -1).astype(np.float32)
 
 
-def boxes_to_original(boxes, placements, image_sizes) -> np.ndarray:
+def boxes_to_original(boxes, placements, image_sizes=None) -> np.ndarray:
     """NumPy's twin of `resize.boxes_to_original`.
 
     Args:
         boxes: (B, N, 4) float32, xyxy pixels of the resized images.
         placements: (B, 4), scales positive.
-        image_sizes: (B, 2) int, original (height, width).
+        image_sizes: (B, 2) int, original (height, width); None to clip nothing.
 
     Returns:
         (B, N, 4) float32, xyxy pixels of the originals, clipped to them.
     """
     scale, offset = placements[:, [1, 0, 1, 0]], placements[:, [3, 2, 3, 2]]
+    boxes = (boxes - offset[:, None]) / scale[:, None]
+    if image_sizes is None:
+        return boxes
     limit = np.asarray(image_sizes, np.float32)[:, [1, 0, 1, 0]]
-    return np.clip((boxes - offset[:, None]) / scale[:, None], 0, limit[:, None])
+    return np.clip(boxes, 0, limit[:, None])
 
 
 def logits_to_original(logits, placement, image_size) -> np.ndarray:

@@ -7,6 +7,7 @@ import dataclasses
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
 from visionkit.data.geometric import cut, keep_boxes, visible_boxes
 from visionkit.data.lazy import tf
+from visionkit.types import BOX_TASKS
 
 TRIALS = 50  # draws per overlap, as in the paper's code
 
@@ -29,7 +30,7 @@ class MinIoUCrop:
     ious: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     scale: tuple[float, float] = (0.3, 1.0)
     ratio: tuple[float, float] = (0.5, 2.0)
-    tasks = ("detection", "instance_segmentation")
+    tasks = BOX_TASKS
 
     def __post_init__(self):
         if not isinstance(self.ious, tuple | list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from visionkit.data.lazy import tf
+from visionkit.types import BOX_TASKS
 
 SIZE_DRAWS = 2**21
 """What the draws of sizes have beside the run's seed; the shuffle has 0 there."""
@@ -17,8 +18,9 @@ class MultiScale:
     """Batches of sizes that change (Redmon and Farhadi 2017, YOLOv2, section 2).
 
     The whole batch is resized, bilinearly and without antialiasing, behind all that
-    mixes it, and its boxes with it. A model for it takes images of any size; what it
-    is validated on, and predicts, keeps the size of the model's input.
+    mixes it, and its boxes with it, but not the masks in them. A model for it takes
+    images of any size; what it is validated on, and predicts, keeps the size of the
+    model's input.
 
     Args:
         sizes: The (height, width) of which one is drawn, each as likely as the others;
@@ -29,7 +31,7 @@ class MultiScale:
     sizes: tuple[tuple[int, int], ...] = YOLOV2_SIZES
     every: int = 10
     stage = "size"
-    tasks = ("detection",)
+    tasks = BOX_TASKS
 
     def __post_init__(self):
         sizes = self.sizes if isinstance(self.sizes, list | tuple) else ()

@@ -10,7 +10,7 @@ The one place where the order of the steps is decided, each with its reason:
 5. Resize, the same function as in prediction and export, to uint8.
 6. Transforms that change values, on the fewer pixels that are left.
 7. Boxes and proposals are mapped once, by the composed geometry, and padded to static
-   numbers.
+   numbers; only then are instance masks sampled, into their boxes.
 8. Batch, mix the images of a batch, change its size, and prefetch; pixels stay uint8
    until the device.
 """
@@ -43,11 +43,9 @@ from visionkit.data.targets import (
     simplify,
 )
 from visionkit.data.transforms import bind_transforms, check_transforms, stage_of
-from visionkit.types import Preprocessing
+from visionkit.types import BOX_TASKS, Preprocessing
 
 __all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
-
-BOX_TASKS = ("detection", "instance_segmentation")
 
 
 def make_dataset(
@@ -92,8 +90,9 @@ def make_dataset(
         semantic segmentation: (B, h, w) uint8 class ids, 255 = void, with ids
         {"segmentation_masks": ...}; with `mixup` (B, h, w, K) float32 shares of the
         classes, all 0 where void;
-        detection and instance segmentation: {"boxes": (B, M, 4) float32 xyxy pixels of
-        the input, "labels": (B, M) int32}, label -1 in padded rows.
+        detection: {"boxes": (B, M, 4) float32 xyxy pixels of the input, "labels":
+        (B, M) int32}, label -1 in padded rows; instance segmentation also {"masks":
+        (B, M, MASK_SIZE, MASK_SIZE) uint8} of 0 and 1, each in its box (`box_masks`).
 
     Raises:
         ValueError: No usable record, a wrong batch size, or transforms that are in a
@@ -134,7 +133,7 @@ def make_dataset(
     read = _reader(source, preprocessing, stages["decode"], max_proposals is not None)
     dataset = read_samples(records, read, report)
     for group in stages["pool"]:
-        dataset = _run_in_pool(dataset, source, group)
+        dataset = _run_in_pool(dataset, source, group, report)
     dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=order is not None)
     steps = steps_per_epoch(source, batch_size)
@@ -177,10 +176,11 @@ def _at(stage: str, transforms) -> list:
     return [transform for transform in transforms if stage_of(transform) == stage]
 
 
-def _run_in_pool(dataset, source: Source, group):
+def _run_in_pool(dataset, source: Source, group, report):
     from visionkit.data.albumentations import AlbumentationsPool
 
-    return AlbumentationsPool(list(group.specs)).apply(dataset, source.origin)
+    pool = AlbumentationsPool(list(group.specs))
+    return pool.apply(dataset, source.origin, report)
 
 
 def augment_and_resize(sample, preprocessing: Preprocessing, transforms=()):

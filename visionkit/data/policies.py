@@ -42,7 +42,10 @@ POLICIES = {
         ],
     },
     "detection": {**_BOXES, "strong": _MOSAICS},
-    "instance_segmentation": _BOXES,
+    "instance_segmentation": {
+        **_BOXES,
+        "strong": [*_BOXES["strong"], {"copy_paste": {"p": 0.5}}],
+    },
     "semantic_segmentation": {
         **_BOXES,
         "strong": [*_BOXES["strong"], {"cutmix": {"p": 0.5}}],

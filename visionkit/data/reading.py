@@ -9,7 +9,7 @@ import tensorflow as tf
 from visionkit.data.decode import decode_and_crop, decode_image
 from visionkit.data.geometric import cut, start_geometry
 from visionkit.data.graph_headers import is_sixteen_bit, require
-from visionkit.data.graph_rle import paint_regions
+from visionkit.data.graph_rle import check_regions, paint_regions
 from visionkit.data.index_masks import decode_mask
 from visionkit.data.mask_codes import MaskCode
 from visionkit.data.order import origin_of
@@ -92,9 +92,11 @@ def _annotations(record, size, mask_code):
     if "regions" in record:
         parts = record["regions"], record["region_labels"]
         out["segmentation_masks"] = paint_regions(*parts, size)
-    for key in ("instance_masks", "proposals"):
-        if key in record:
-            out[key] = record[key]
+    if "instance_masks" in record:
+        out["instance_masks"] = check_regions(record["instance_masks"], size)
+        out["mask_size"] = size
+    if "proposals" in record:
+        out["proposals"] = record["proposals"]
     return out
 
 

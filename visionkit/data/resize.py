@@ -93,20 +93,22 @@ def boxes_to_input(boxes, placement):
     return _sorted_corners(boxes * scale + offset)
 
 
-def boxes_to_original(boxes, placement, image_size):
+def boxes_to_original(boxes, placement, image_size=None):
     """The inverse of `boxes_to_input`, clipped to the original image.
 
     Args:
         boxes: (..., N, 4) float32, xyxy pixels of the resized image.
         placement: (..., 4) float32.
-        image_size: (..., 2) int32, original (height, width).
+        image_size: (..., 2) int32, original (height, width); None to clip nothing.
 
     Returns:
         (..., N, 4) float32, xyxy pixels of the original.
     """
     scale, offset = _xyxy(placement)
-    limit = tf.cast(tf.gather(image_size, [1, 0, 1, 0], axis=-1), boxes.dtype)
     boxes = _sorted_corners((boxes - offset) / scale)
+    if image_size is None:
+        return boxes
+    limit = tf.cast(tf.gather(image_size, [1, 0, 1, 0], axis=-1), boxes.dtype)
     return tf.clip_by_value(boxes, 0.0, limit[..., None, :])
 
 

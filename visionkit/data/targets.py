@@ -6,10 +6,12 @@ import warnings
 
 import numpy as np
 
+from visionkit.data.box_masks import sample_masks, tighten
 from visionkit.data.geometric import visible_boxes
 from visionkit.data.lazy import tf
+from visionkit.data.resize import boxes_to_input
 from visionkit.data.sources.base import Source
-from visionkit.types import PADDING_LABEL
+from visionkit.types import MASK_SIZE, PADDING_LABEL
 
 MAX_BOXES = 400  # per image; more of them cost more than they teach
 
@@ -21,6 +23,9 @@ MIN_VISIBLE = 0.1
 
 MIN_SIDE = 1.0
 """Shortest side of a box in pixels of the model's input, or the box is dropped."""
+
+MIN_CUT = 0.01
+"""Pixels by which an edge of a box has to move, or it was not cut but rounded."""
 
 
 def count_boxes(source: Source):
@@ -105,8 +110,10 @@ def make_target(sample, task: str, max_boxes: int | None, with_ids: bool) -> dic
         target = {"labels": sample["labels"]}
     elif task == "semantic_segmentation":
         target = {"segmentation_masks": sample["segmentation_masks"]}
-    else:
+    elif task == "detection":
         target = pad_boxes(map_boxes(sample), max_boxes)
+    else:
+        target = pad_boxes(map_instances(sample, max_boxes), max_boxes)
     if with_ids:
         return {**target, **{key: sample[key] for key in ("image_id", "image_size")}}
     return target
@@ -124,30 +131,87 @@ def map_boxes(sample):
     `MIN_VISIBLE` is left, and those with a side below `MIN_SIDE` pixels.
 
     Returns:
-        `Boxes`, with "instance_masks" (N,) string where the sample has them.
+        `Boxes`; where the sample has instance masks with "instance_masks" (N,) string
+        and "cut" (N,) bool, whether the box was.
     """
     rows = dict(sample["bounding_boxes"])
+    boxes, share = visible_boxes(sample, rows["boxes"])
     if "instance_masks" in sample:
         rows["instance_masks"] = sample["instance_masks"]
-    rows["boxes"], share = visible_boxes(sample, rows["boxes"])
-    keep = (share >= MIN_VISIBLE) & _is_large(rows["boxes"])
+        whole = boxes_to_input(rows["boxes"], sample["placement"])
+        rows["cut"] = tf.reduce_any(tf.abs(whole - boxes) > MIN_CUT, axis=1)
+    rows["boxes"] = boxes
+    keep = (share >= MIN_VISIBLE) & is_large(boxes)
     if "is_crowd" in rows:
         keep &= ~rows["is_crowd"]
     return {key: tf.boolean_mask(value, keep) for key, value in rows.items()}
 
 
+def map_instances(sample, limit: int):
+    """The first `limit` boxes of `map_boxes`, with the masks in them.
+
+    A box that was cut is the tight one of what is left of the mask. Dropped too are
+    objects of which no pixel is left, though a part of their box is.
+
+    Returns:
+        {"boxes": (N, 4) float32, "labels": (N,) int32, "masks": (N, MASK_SIZE,
+        MASK_SIZE) uint8}; see `box_masks`.
+    """
+    rows = {key: value[:limit] for key, value in map_boxes(sample).items()}
+    where = sample["mask_size"], rows["boxes"], sample["placement"]
+    masks = sample_masks(rows["instance_masks"], *where)
+    boxes, masks = tighten(rows["boxes"], masks, rows["cut"])
+    rows = {"boxes": boxes, "labels": rows["labels"], "masks": masks}
+    keep = is_large(boxes) & is_seen(masks)
+    return {key: tf.boolean_mask(value, keep) for key, value in rows.items()}
+
+
 def pad_boxes(rows, max_boxes: int):
-    """{"boxes": (M, 4) float32, "labels": (M,) int32}, labels padded with -1."""
+    """{"boxes": (M, 4) float32, "labels": (M,) int32}, labels padded with -1.
+
+    And "masks" (M, MASK_SIZE, MASK_SIZE) uint8 where there are.
+    """
     boxes, labels = rows["boxes"][:max_boxes], rows["labels"][:max_boxes]
     room = max_boxes - tf.shape(boxes)[0]
     boxes = tf.pad(boxes, [[0, room], [0, 0]])
     labels = tf.pad(
         tf.cast(labels, tf.int32), [[0, room]], constant_values=PADDING_LABEL
     )
-    return {
+    out = {
         "boxes": tf.ensure_shape(boxes, [max_boxes, 4]),
         "labels": tf.ensure_shape(labels, [max_boxes]),
     }
+    if "masks" in rows:
+        masks = tf.pad(rows["masks"][:max_boxes], [[0, room], [0, 0], [0, 0]])
+        out["masks"] = tf.ensure_shape(masks, [max_boxes, MASK_SIZE, MASK_SIZE])
+    return out
+
+
+def pack_rows(columns: dict, keep):
+    """Rows of K images in M rows, those to keep first, in their order.
+
+    Args:
+        columns: Name -> (B, K, M, ...); "labels" among them.
+        keep: (B, K, M) bool.
+
+    Returns:
+        Name -> (B, M, ...); other rows are zeros with the label -1. What finds no room
+        is dropped.
+    """
+    rows, images = keep.shape[2], keep.shape[1]
+    keep = tf.reshape(keep, (-1, images * rows))
+    order = tf.argsort(tf.cast(~keep, tf.int32), axis=1, stable=True)[:, :rows]
+    keep = tf.gather(keep, order, batch_dims=1)
+    out = {}
+    for key, column in columns.items():
+        rest = column.shape[3:]
+        column = tf.reshape(column, (-1, images * rows, *rest))
+        column = tf.gather(column, order, batch_dims=1)
+        fill = tf.cast(PADDING_LABEL if key == "labels" else 0, column.dtype)
+        out[key] = tf.where(
+            tf.reshape(keep, (-1, rows, *[1] * len(rest))), column, fill
+        )
+    return out
 
 
 def map_proposals(sample):
@@ -156,7 +220,7 @@ def map_proposals(sample):
     Those with a side below `MIN_SIDE` are dropped.
     """
     boxes, _ = visible_boxes(sample, sample["proposals"])
-    return tf.boolean_mask(boxes, _is_large(boxes))
+    return tf.boolean_mask(boxes, is_large(boxes))
 
 
 def pad_proposals(boxes, max_proposals: int):
@@ -166,5 +230,11 @@ def pad_proposals(boxes, max_proposals: int):
     return tf.ensure_shape(boxes, [max_proposals, 4])
 
 
-def _is_large(boxes):
-    return tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE, axis=1)
+def is_large(boxes):
+    """(...) bool, whether boxes (..., 4) have no side below `MIN_SIDE`."""
+    return tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= MIN_SIDE, axis=-1)
+
+
+def is_seen(masks):
+    """(N,) bool, which of masks (N, h, w) have a cell of their object."""
+    return tf.reduce_max(masks, axis=(1, 2)) > 0

@@ -11,10 +11,15 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from visionkit.types import PAD_VALUE, PADDING_LABEL
+from visionkit.ops.gather import pack_rows
+from visionkit.ops.instance_mixing import (
+    MIN_SIDE,
+    MIN_VISIBLE,
+    follow_boxes,
+    paste_instances,
+)
+from visionkit.types import PAD_VALUE
 
-MIN_VISIBLE = 0.1  # share of a box that must be left in the image
-MIN_SIDE = 1.0  # pixels
 MIN_PASTED = 0.5  # share of a box that must be pasted to be an object of the new image
 
 
@@ -52,14 +57,14 @@ def random_mixup(images, target, seed, *, alpha=32.0, p=1.0):
 
 
 def random_copy_paste(images, target, seed, *, p=0.5, share=0.5):
-    """Pastes boxes of the image before it into each image; see `copy_paste`.
+    """Pastes objects of the image before it into each image; see `copy_paste`.
 
     Args:
         images: (B, h, w, C).
         target: {"boxes": (B, M, 4), "labels": (B, M)}; further keys stay.
         seed: A `keras.random.SeedGenerator`.
         p: Probability, of each image.
-        share: Probability, of each box.
+        share: Probability, of each object.
     """
     rows = target["labels"].shape
     drawn = keras.random.uniform((rows[0], 1), seed=seed) < p
@@ -72,7 +77,8 @@ def mosaic(images, target, drawn, scale, point):
 
     Args:
         images: (B, h, w, C), any type.
-        target: Dict with "boxes" (B, M, 4) and "labels" (B, M).
+        target: Dict with "boxes" (B, M, 4) and "labels" (B, M), and perhaps "masks"
+            (B, M, MASK_SIZE, MASK_SIZE) uint8, framed by the boxes.
         drawn: (B,) bool; other images stay.
         scale: (B,) float32, zoom; below 0.5 the interpolation skips pixels.
         point: (B, 2) float32 (y, x), where the four meet, as shares of the frame.
@@ -96,12 +102,19 @@ def mosaic(images, target, drawn, scale, point):
 
     labels = _rolled(target["labels"], 4)
     own = ops.cast(_rolled(target["boxes"], 4), "float32")
-    boxes, keep = _boxes_in_tiles(own, tiles)
+    seen, boxes, keep = _boxes_in_tiles(own, tiles)
     keep = ops.where(drawn[:, None, None], keep, (ops.arange(4) == 0)[:, None])
-    boxes = ops.where(drawn[:, None, None, None], boxes, own)
     keep = ops.logical_and(keep, labels >= 0)
-    images = ops.where(drawn[:, None, None, None], mixed, images)
-    return images, {**target, **_pack(boxes, labels, keep)}
+    changed = drawn[:, None, None, None]
+    boxes, seen = (ops.where(changed, new, own) for new in (boxes, seen))
+    images = ops.where(changed, mixed, images)
+    columns = {"boxes": boxes, "labels": labels}
+    if "masks" not in target:
+        return images, {**target, **pack_rows(columns, keep)}
+    rows = ops.arange(labels.shape[0] * labels.shape[2], dtype="int32")
+    source = _rolled(ops.reshape(rows, target["labels"].shape), 4)
+    columns |= {"own": own, "seen": seen, "source": source}
+    return images, follow_boxes(target, pack_rows(columns, keep))
 
 
 def mixup(images, target, own):
@@ -124,17 +137,19 @@ def mixup(images, target, own):
     keep = ops.stack([ops.ones_like(mixed), mixed], axis=1)[..., None]
     keep = ops.logical_and(keep, labels >= 0)
     images = ops.cast(ops.round(values), images.dtype)
-    return images, {**target, **_pack(boxes, labels, keep)}
+    return images, {**target, **pack_rows({"boxes": boxes, "labels": labels}, keep)}
 
 
 def copy_paste(images, target, chosen):
     """Objects of the image before, pasted as the rectangles of their boxes.
 
-    Own boxes of which less than `MIN_VISIBLE` stays uncovered are dropped.
+    Or, where the target has masks, by those. Own objects of which less than
+    `MIN_VISIBLE` stays uncovered are dropped.
 
     Args:
         images: (B, h, w, C), any type.
-        target: Dict with "boxes" (B, M, 4) and "labels" (B, M).
+        target: Dict with "boxes" (B, M, 4) and "labels" (B, M), and perhaps "masks"
+            (B, M, MASK_SIZE, MASK_SIZE) uint8, framed by the boxes.
         chosen: (B, M) bool, which rows of the image before are pasted.
 
     Returns:
@@ -144,6 +159,8 @@ def copy_paste(images, target, chosen):
     boxes, labels = _rolled(target["boxes"], 2), _rolled(target["labels"], 2)
     chosen = ops.logical_and(chosen, labels[:, 1] >= 0)
     chosen = ops.logical_and(chosen, images.shape[0] > 1)
+    if "masks" in target:
+        return paste_instances(images, target, chosen)
     rows, columns = _pixels(boxes[:, 1], height, width)
     pasted = ops.swapaxes(rows * ops.cast(chosen, "float32")[..., None], 1, 2)
     pasted = ops.matmul(pasted, columns) > 0
@@ -154,7 +171,7 @@ def copy_paste(images, target, chosen):
     come = _share(pasted, rows, columns) >= MIN_PASTED
     come = ops.logical_and(come, ops.any(chosen, axis=1, keepdims=True))
     keep = ops.logical_and(ops.stack([own, come], axis=1), labels >= 0)
-    return images, {**target, **_pack(boxes, labels, keep)}
+    return images, {**target, **pack_rows({"boxes": boxes, "labels": labels}, keep)}
 
 
 def _tiles(size, scale, point):
@@ -219,7 +236,7 @@ def _interpolate(values, low, high, weight):
 
 
 def _boxes_in_tiles(boxes, tiles):
-    """Boxes (B, 4, M, 4) as they are in the mosaic, and which to keep (B, 4, M)."""
+    """Boxes (B, 4, M, 4): what is seen of them, in the mosaic, and which to keep."""
 
     def of_tiles(part):  # (B, 2, 2) to (B, 4, 1, 4): x of j, y of i, twice
         y = ops.repeat(part[:, :, 0], 2, axis=1)
@@ -232,7 +249,7 @@ def _boxes_in_tiles(boxes, tiles):
     placed = clipped * scale + (target - start * scale)
     keep = _area(clipped) >= MIN_VISIBLE * _area(boxes)
     large = ops.all(placed[..., 2:] - placed[..., :2] >= MIN_SIDE, axis=-1)
-    return placed, ops.logical_and(keep, large)
+    return clipped, placed, ops.logical_and(keep, large)
 
 
 def _pixels(boxes, height, width):
@@ -259,23 +276,6 @@ def _share(mask, rows, columns):
 def _rolled(values, count: int):
     """(B, count, ...): the values of each image and of those before it."""
     return ops.stack([ops.roll(values, i, axis=0) for i in range(count)], axis=1)
-
-
-def _pack(boxes, labels, keep):
-    """Boxes (B, K, M, 4) of K images in M rows, those of `keep` (B, K, M) first."""
-    batch, images, rows = keep.shape
-    boxes = ops.reshape(boxes, (batch, images * rows, 4))
-    labels, keep = (ops.reshape(x, (batch, images * rows)) for x in (labels, keep))
-    # Different numbers, so that their order is one and the same on every backend.
-    rank = ops.arange(images * rows, dtype="int32")
-    rank = ops.where(keep, rank, rank + images * rows)
-    order = ops.argsort(rank, axis=1)[:, :rows]
-    keep, labels = (ops.take_along_axis(x, order, axis=1) for x in (keep, labels))
-    boxes = ops.take_along_axis(boxes, order[..., None], axis=1)
-    return {
-        "boxes": ops.where(keep[..., None], boxes, 0.0),
-        "labels": ops.where(keep, labels, PADDING_LABEL),
-    }
 
 
 def _area(boxes):
