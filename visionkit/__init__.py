@@ -47,6 +47,7 @@ _PUBLIC = {
     "UNet": "visionkit.tasks.semantic_segmentation.unet",
     "DeepLabV3": "visionkit.tasks.semantic_segmentation.deeplab",
     "DeepLabV3Plus": "visionkit.tasks.semantic_segmentation.deeplab",
+    "MaskRCNN": "visionkit.tasks.instance_segmentation.mask_rcnn",
     "load": "visionkit.tasks.loading",
     "predict": "visionkit.inference",
     "export": "visionkit.exporting",

@@ -54,7 +54,7 @@ def sample_balanced(
             f"positive_fraction={positive_fraction}"
         )
     num_samples = min(num_samples, positive.shape[1] or num_samples)
-    num_positives = max(1, round(num_samples * positive_fraction))
+    num_positives = most_positives(num_samples, positive_fraction)
     # The second draw is as random as the first: no row takes part in both.
     noise = uniform_noise(ops.shape(positive), seed)
     chosen, count = _draw(positive, noise, num_positives)
@@ -67,6 +67,11 @@ def sample_balanced(
     rows = ops.concatenate([chosen, others], axis=1)
     position = ops.where(is_positive, slot, num_positives + slot - count)
     return BalancedSample(gather_rows(rows, position), is_positive, is_negative)
+
+
+def most_positives(num_samples: int, positive_fraction: float) -> int:
+    """How many rows of a sample may be positive, at least 1: its first ones."""
+    return max(1, round(num_samples * positive_fraction))
 
 
 def uniform_noise(shape, seed):

@@ -24,6 +24,9 @@ MODELS = {
         "deeplab_v3": f"{_DEEPLAB}:DeepLabV3",
         "deeplab_v3_plus": f"{_DEEPLAB}:DeepLabV3Plus",
     },
+    "instance_segmentation": {
+        "mask_rcnn": "visionkit.tasks.instance_segmentation.mask_rcnn:MaskRCNN",
+    },
 }
 
 

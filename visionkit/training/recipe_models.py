@@ -108,6 +108,13 @@ class FastRCNNRecipe(DetectorRecipe):
     roi: Component = None
 
 
+class MaskRCNNRecipe(FasterRCNNRecipe):
+    """`MaskRCNN`."""
+
+    name: Literal["mask_rcnn"]
+    mask: Component = None
+
+
 class FCNRecipe(ModelRecipe):
     """`FCN`."""
 
@@ -159,4 +166,5 @@ MODEL_RECIPES: dict[str, dict[str, type[ModelRecipe]]] = {
         "deeplab_v3": DeepLabRecipe,
         "deeplab_v3_plus": DeepLabRecipe,
     },
+    "instance_segmentation": {"mask_rcnn": MaskRCNNRecipe},
 }

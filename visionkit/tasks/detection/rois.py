@@ -12,7 +12,7 @@ from visionkit.ops.boxes import box_area, clip_boxes
 from visionkit.ops.gather import gather_rows
 from visionkit.ops.matching import Match, match_by_iou
 from visionkit.ops.options import Options
-from visionkit.ops.sampling import sample_balanced
+from visionkit.ops.sampling import most_positives, sample_balanced
 from visionkit.ops.targets import anchor_targets
 from visionkit.tasks.detection.proposals import check_options, sample_shares
 
@@ -53,6 +53,12 @@ class RoiSample(NamedTuple):
 
     boxes: object
     match: Match
+
+    def first(self, options: RoiOptions) -> RoiSample:
+        """The rows that positives can be in, for a head that nothing else trains."""
+        count = most_positives(self.boxes.shape[1], options.positive_fraction)
+        rows = [x[:, :count] for x in (self.boxes, *self.match)]
+        return RoiSample(rows[0], Match(*rows[1:]))
 
 
 def sample_rois(proposals, boxes, labels, options: RoiOptions, seed) -> RoiSample:

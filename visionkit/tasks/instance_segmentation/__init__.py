@@ -1,0 +1,1 @@
+"""Instance segmentation: a detector that draws what it finds."""
