@@ -11,6 +11,7 @@ import importlib
 _MODULES = {
     "ClassificationEvaluator": "visionkit.metrics.classification",
     "DetectionEvaluator": "visionkit.metrics.detection",
+    "InstanceEvaluator": "visionkit.metrics.instances",
     "MultiLabelEvaluator": "visionkit.metrics.multi_label",
     "SegmentationEvaluator": "visionkit.metrics.segmentation",
     "to_json_safe": "visionkit.metrics.classification",

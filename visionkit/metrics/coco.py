@@ -7,6 +7,7 @@ faster-coco-eval or pycocotools itself gives the same numbers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 from typing import NamedTuple
@@ -16,6 +17,12 @@ import numpy as np
 from visionkit.metrics.objects import Answers, Truth
 
 BACKENDS = ("hotcoco", "faster_coco_eval", "pycocotools")
+RLE_MODULES = {
+    "hotcoco": "hotcoco.mask",
+    "faster_coco_eval": "faster_coco_eval.core.mask",
+    "pycocotools": "pycocotools.mask",
+}
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)  # of every precision array
 MAX_DETECTIONS = (1, 10, 100)
 AREAS = ("all", "small", "medium", "large")  # small < 32², medium < 96² pixels
@@ -110,6 +117,16 @@ def evaluate_coco(
     return CocoCurves(*(np.asarray(found[key]) for key in CocoCurves._fields))
 
 
+@functools.cache
+def rle_library(backend: str | None = None):
+    """The module of COCO's functions of RLE masks: `area`, `decode`, `iou`, `toBbox`.
+
+    Args:
+        backend: One of `BACKENDS`; default the first that is installed.
+    """
+    return importlib.import_module(RLE_MODULES[_installed(backend)])
+
+
 def _mean(values) -> float:
     """Mean of what is defined, as pycocotools' `summarize` takes it."""
     known = values[values > -1]
@@ -145,7 +162,7 @@ def _run_hotcoco(_, truth, answers, images, categories, iou_type) -> dict:
         _xywh(truth.boxes),
         area=truth.area,
         iscrowd=truth.is_crowd,
-        segmentation=truth.masks if masks else None,
+        segmentation=truth.masks.tolist() if masks else None,
     )
     if masks:  # by dicts: the area of a mask decides, not that of its box
         found = objects.load_res(_annotations(answers, masks))
@@ -164,11 +181,10 @@ def _run_pycocotools(name, truth, answers, images, categories, iou_type) -> dict
     if name == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
-        from pycocotools.mask import area
     else:
         from faster_coco_eval import COCO
         from faster_coco_eval import COCOeval_faster as COCOeval
-        from faster_coco_eval.core.mask import area
+    area = rle_library(name).area
     objects, found = COCO(), COCO()
     shared = {"images": images, "categories": categories}
     objects.dataset = shared | {"annotations": _annotations(truth, masks)}
@@ -202,7 +218,7 @@ def _annotations(rows: Truth | Answers, masks: bool) -> list[dict]:
         "category_id": rows.labels.tolist(),
     }
     if masks:
-        columns["segmentation"] = rows.masks
+        columns["segmentation"] = rows.masks.tolist()
     else:
         columns["bbox"] = _xywh(rows.boxes).tolist()
     if isinstance(rows, Truth):

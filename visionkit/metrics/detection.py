@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from visionkit.metrics.coco import IOU_50, IOU_75, RECALLS, evaluate_coco
-from visionkit.metrics.curves import rank_classes
-from visionkit.metrics.errors import BACKGROUND, confusion_matrix, error_split
+from visionkit.metrics.coco import evaluate_coco
+from visionkit.metrics.comparison import Comparison
+from visionkit.metrics.errors import BACKGROUND
 from visionkit.metrics.evaluator import ClassEvaluator
-from visionkit.metrics.matching import find_pairs, match
+from visionkit.metrics.matching import find_pairs
 from visionkit.metrics.objects import (
     Answers,
     Truth,
@@ -45,6 +45,14 @@ class DetectionEvaluator(ClassEvaluator):
         ValueError: No class names, or a negative `num_mistakes`.
     """
 
+    # What may lie beside boxes and labels, here and among a source's columns.
+    _truth_columns: tuple[tuple[str, str], ...] = (
+        ("area", "area"),
+        ("is_crowd", "is_crowd"),
+        ("is_difficult", "is_difficult"),
+    )
+    _answer_columns: tuple[str, ...] = ("boxes", "scores", "labels")
+
     def __init__(
         self,
         class_names: Sequence[str],
@@ -72,13 +80,13 @@ class DetectionEvaluator(ClassEvaluator):
         splits = np.asarray(columns.get("row_splits", [0]))
         ids = np.arange(len(splits) - 1)
         if len(ids):
-            optional = ("area", "is_crowd", "is_difficult")
+            optional = evaluator._truth_columns
             evaluator._add_truth(
                 ids,
                 np.repeat(ids, np.diff(splits)),
                 columns["boxes"],
                 columns["box_labels"],
-                **{key: columns.get(key) for key in optional},
+                **{key: columns.get(column) for key, column in optional},
             )
         return evaluator
 
@@ -148,11 +156,14 @@ class DetectionEvaluator(ClassEvaluator):
                 f"{min(unknown)}"
             )
         # Copies: views would keep whole padded batches alive.
-        keys, k = ("boxes", "scores", "labels"), len(self.class_names)
         self._answers |= {
-            i: check_rows({key: np.array(answer[key]) for key in keys}, i, k)
+            i: self._check_answer(i, answer)
             for i, answer in zip(ids, answers, strict=True)
         }
+
+    def _check_answer(self, image_id: int, answer: dict) -> dict[str, np.ndarray]:
+        columns = {key: np.array(answer[key]) for key in self._answer_columns}
+        return check_rows(columns, image_id, len(self.class_names))
 
     def summary(self) -> dict[str, float]:
         """COCO's twelve numbers alone, as `result` names them; quicker than it.
@@ -195,32 +206,28 @@ class DetectionEvaluator(ClassEvaluator):
             ValueError: `update` has seen no image.
         """
         truth, answers, images = self._tables()
+        return self._box_scores(truth, answers, images)
+
+    def _box_scores(self, truth, answers, images) -> dict[str, Any]:
         k = len(self.class_names)
         coco = evaluate_coco(truth, answers, len(images), k)
         pairs = find_pairs(answers, truth, BACKGROUND)
-        matches = match(answers, truth, pairs)
-        shown = answers.scores >= self.score_threshold
+        names, threshold = self.class_names, self.score_threshold
+        found = Comparison(truth, answers, pairs, coco, names, threshold)
+        found = found.scores(images, self.num_mistakes)
         voc = rank_voc(truth, answers, k, pairs=pairs)
-        case = (truth, answers, pairs, matches, shown, k)
+        voc_ap = [ranking.average_precision() for ranking in voc]
+        eleven = [ranking.average_precision(ELEVEN_POINTS) for ranking in voc]
+        for row, score in zip(found["per_class"], voc_ap, strict=True):
+            row["voc_ap"] = score
         return {
             "num_examples": len(images),
             "num_objects": int(truth.counted.sum()),
             "num_detections": len(answers.labels),
-            **coco.summary(),
-            "voc_map": nan_mean([r.average_precision() for r in voc]),
-            "voc_map_11_point": nan_mean(
-                [r.average_precision(ELEVEN_POINTS) for r in voc]
-            ),
-            "per_class": self._per_class(truth, answers, matches, coco, voc),
-            "curves": {
-                "recall": RECALLS,
-                "precision": _curve(coco.precision, coco.precision),
-                "scores": _curve(coco.scores, coco.precision),
-            },
+            **found,
+            "voc_map": nan_mean(voc_ap),
+            "voc_map_11_point": nan_mean(eleven),
             "score_threshold": self.score_threshold,
-            "confusion_matrix": confusion_matrix(*case),
-            "errors": error_split(*case),
-            "worst_images": self._worst(truth, answers, matches, shown, images),
         }
 
     def _tables(self) -> tuple[Truth, Answers, np.ndarray]:
@@ -234,62 +241,13 @@ class DetectionEvaluator(ClassEvaluator):
         parts = [self._answers[i] for i in images.tolist()]
         columns = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
         numbers = np.repeat(np.arange(len(parts)), [len(p["labels"]) for p in parts])
+        first = self._truth[0]
         truth = {
             key: np.concatenate([getattr(part, key) for part in self._truth])
-            for key in Truth._fields[:-1]
+            for key in Truth._fields
+            if getattr(first, key) is not None
         }
         answered = np.isin(truth["images"], images)
         truth = {key: rows[answered] for key, rows in truth.items()}
         truth["images"] = np.searchsorted(images, truth["images"])
         return make_truth(**truth), make_answers(numbers, **columns), images
-
-    def _per_class(self, truth, answers, matches, coco, voc) -> list[dict[str, Any]]:
-        k = len(self.class_names)
-        rankings = rank_classes(
-            answers.labels,
-            answers.scores,
-            matches.right,
-            ~matches.ignored,
-            truth.support(k),
-        )
-        detections = np.bincount(answers.labels, minlength=k).tolist()
-        return [
-            {
-                "name": name,
-                "support": ranking.support,
-                "detections": detections[label],
-                "ap": coco.mean_precision(label=label),
-                "ap_50": coco.mean_precision(IOU_50, label=label),
-                "ap_75": coco.mean_precision(IOU_75, label=label),
-                "ar": coco.mean_recall(label=label),
-                "voc_ap": voc[label].average_precision(),
-                **ranking.best_f1(),
-            }
-            for label, (name, ranking) in enumerate(
-                zip(self.class_names, rankings, strict=True)
-            )
-        ]
-
-    def _worst(self, truth, answers, matches, shown, images) -> list[dict[str, Any]]:
-        def count(numbers, chosen):
-            return np.bincount(numbers[chosen], minlength=len(images))
-
-        columns = {
-            "image_id": images,
-            "true_positives": count(answers.images, matches.right & shown),
-            "false_positives": count(answers.images, matches.wrong & shown),
-            "missed": count(truth.images, matches.missed(truth, shown)),
-        }
-        mistakes = columns["false_positives"] + columns["missed"]
-        order = np.argsort(-mistakes, kind="stable")[: self.num_mistakes]
-        return [
-            {key: int(column[i]) for key, column in columns.items()}
-            for i in order
-            if mistakes[i]
-        ]
-
-
-def _curve(values, precision) -> np.ndarray:
-    """(K, 101) at IoU 0.5, all sizes, 100 detections; NaN where undefined."""
-    values, precision = (array[IOU_50, :, :, 0, -1].T for array in (values, precision))
-    return np.where(precision > -1, values, np.nan).round(4)

@@ -19,7 +19,8 @@ class Truth(NamedTuple):
         area: (N,) float64 square pixels; decides small, medium or large.
         is_crowd: (N,) bool: one box around many, which takes any number of answers.
         is_difficult: (N,) bool: to be found or not, neither counts.
-        masks: N COCO RLEs, {"size": [height, width], "counts": bytes}, or None.
+        masks: (N,) object, COCO RLEs {"size": [height, width], "counts": bytes}, or
+            None.
     """
 
     images: np.ndarray
@@ -28,7 +29,7 @@ class Truth(NamedTuple):
     area: np.ndarray
     is_crowd: np.ndarray
     is_difficult: np.ndarray
-    masks: list | None = None
+    masks: np.ndarray | None = None
 
     @property
     def counted(self) -> np.ndarray:
@@ -57,7 +58,7 @@ class Answers(NamedTuple):
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    masks: list | None = None
+    masks: np.ndarray | None = None
 
 
 def make_truth(
@@ -127,7 +128,8 @@ def check_rows(columns, images, num_classes: int) -> dict[str, np.ndarray]:
         bad = np.flatnonzero(wrong & valid)
         if bad.size:
             image = np.broadcast_to(images, labels.shape)[bad[0]]
-            row = {key: column[bad[0]].tolist() for key, column in columns.items()}
+            numbers = {k: c for k, c in columns.items() if c.dtype != object}
+            row = {key: column[bad[0]].tolist() for key, column in numbers.items()}
             raise ValueError(f"{message}. Received for image {image}: {row}")
     if valid.all():
         return columns
@@ -135,8 +137,9 @@ def check_rows(columns, images, num_classes: int) -> dict[str, np.ndarray]:
 
 
 def _take(columns, masks, order) -> list:
-    rows = [column[order] for column in columns.values()]
-    return [*rows, None if masks is None else [masks[i] for i in order]]
+    if masks is not None:
+        columns = {**columns, "masks": np.array(masks, object)}
+    return [column[order] for column in columns.values()]
 
 
 def _flags(values, count) -> np.ndarray:

@@ -169,7 +169,7 @@ class SegmentationEvaluator(ClassEvaluator):
         """(3, K) int64: pixels of both boundaries, of the truth's, of the answer's."""
         # Where the truth stops being known, so does what is asked of the answer.
         answer = np.where(truth == VOID_CLASS, VOID_CLASS, answer).astype(np.uint8)
-        depth = max(1, round(self.boundary_width * float(np.hypot(*truth.shape))))
+        depth = boundary_depth(truth.shape, self.boundary_width)
         true, answered = (
             np.where(boundary(mask, depth), mask, VOID_CLASS)
             for mask in (truth, answer)
@@ -187,6 +187,11 @@ class SegmentationEvaluator(ClassEvaluator):
         rows = [(i, iou) for i, iou in self._images if iou < 1]
         rows.sort(key=lambda row: row[1])
         return [{"image_id": i, "iou": iou} for i, iou in rows[: self.num_mistakes]]
+
+
+def boundary_depth(image_size, width: float = BOUNDARY_WIDTH) -> int:
+    """Pixels that are `width` of the diagonal of (height, width), at least 1."""
+    return max(1, round(width * float(np.hypot(*image_size))))
 
 
 def boundary(mask: np.ndarray, depth: int) -> np.ndarray:

@@ -15,7 +15,10 @@ from visionkit.data.geometry import (
     classes_to_original,
     placements,
 )
+from visionkit.data.instance_masks import InstanceMasks
+from visionkit.data.rle import check_runs, decode_runs
 from visionkit.ops.pixels import pixel_labels
+from visionkit.paste import reframe_masks
 from visionkit.types import PADDING_LABEL, Preprocessing
 
 
@@ -57,18 +60,19 @@ class DetectionScorer:
             targets, in pixels of the input.
     """
 
+    evaluator_type = "DetectionEvaluator"
+
     def __init__(self, class_names, preprocessing: Preprocessing, source=None):
         self.preprocessing = preprocessing
         self.source = source
+        kind = getattr(metrics, self.evaluator_type)
         if source is not None:
-            columns = source.origin.objects()
-            self.evaluator = metrics.DetectionEvaluator.from_columns(
-                columns, class_names
-            )
+            self._objects = source.origin.objects()
+            self.evaluator = kind.from_columns(self._objects, class_names)
         else:
-            self.evaluator = metrics.DetectionEvaluator(class_names)
+            self.evaluator = kind(class_names)
         self.result = self.evaluator.result
-        self.summary = self.evaluator.summary  # COCO's twelve numbers alone
+        self.summary = self.evaluator.summary  # COCO's numbers alone
         self.reset = self.evaluator.reset  # forgets the answers
         self._count = 0
 
@@ -80,36 +84,115 @@ class DetectionScorer:
             target: "image_id" (B,) and "image_size" (B, 2), or, without a source,
                 "boxes" (B, M, 4) and "labels" (B, M).
         """
-        answers = {name: np.asarray(value) for name, value in answers.items()}
-        boxes = answers["boxes"]
-        if self.source is not None:
-            ids = np.asarray(target["image_id"])
-            sizes = np.asarray(target["image_size"])
-            place = placements(sizes, self.preprocessing)
-            boxes = boxes_to_original(boxes, place, sizes)
-        else:
-            ids = np.arange(self._count, self._count + len(boxes))
-            self._count += len(boxes)
-            truths = zip(
-                ids,
-                np.asarray(target["boxes"]),
-                np.asarray(target["labels"]),
-                strict=True,
-            )
-            for image_id, truth, labels in truths:
-                valid = labels != PADDING_LABEL
-                self.evaluator.add_truth(int(image_id), truth[valid], labels[valid])
-        rows = zip(
-            boxes,
-            answers["scores"],
-            answers["labels"],
-            answers["num_detections"],
-            strict=True,
+        answers, target = (
+            {name: np.asarray(value) for name, value in columns.items()}
+            for columns in (answers, target)
         )
-        found = [
-            {"boxes": b[:n], "scores": s[:n], "labels": c[:n]} for b, s, c, n in rows
-        ]
-        self.evaluator.update(ids.tolist(), found)
+        count = len(answers["boxes"])
+        if self.source is not None:
+            ids, sizes = target["image_id"].tolist(), target["image_size"]
+            answers |= self._to_original(answers, sizes)
+        else:
+            ids = list(range(self._count, self._count + count))
+            self._count += count
+            sizes = np.tile(self.preprocessing.image_size, (count, 1))
+            valid = target["labels"] != PADDING_LABEL
+            for i, image_id in enumerate(ids):
+                columns = self._truth_of(target, i, valid[i], sizes[i])
+                self.evaluator.add_truth(image_id, *columns)
+        found = answers["num_detections"]
+        rows = [self._found(answers, i, found[i], sizes[i]) for i in range(count)]
+        self.evaluator.update(ids, rows)
+
+    def _to_original(self, answers: dict, sizes) -> dict:
+        """What of the answers lies elsewhere in pixels of the original images."""
+        place = placements(sizes, self.preprocessing)
+        return {"boxes": boxes_to_original(answers["boxes"], place, sizes)}
+
+    def _truth_of(self, target: dict, index: int, valid, size) -> list:
+        """Columns of the evaluator's `add_truth`, of one image."""
+        return [target["boxes"][index][valid], target["labels"][index][valid]]
+
+    def _found(self, answers: dict, index: int, count: int, size) -> dict:
+        """One image's answer as the evaluator takes it."""
+        keys = ("boxes", "scores", "labels")
+        return {key: answers[key][index][:count] for key in keys}
+
+
+class InstanceScorer(DetectionScorer):
+    """Scores instance segmenters; see `InstanceEvaluator.result`.
+
+    Masks are pasted as `predict` pastes them, and kept as RLE.
+
+    Args:
+        class_names: Names in label order.
+        preprocessing: How the images became the model's input.
+        source: The truth is its annotations, uncapped and in original pixels, and the
+            batches must have "image_id" and "image_size". None: the truth is the
+            targets, "masks" (B, M, h, w) framed by their boxes among them, in pixels of
+            the input; what the boxes were cut to, and finer than their cells, does not
+            count then.
+    """
+
+    evaluator_type = "InstanceEvaluator"
+
+    def __init__(self, class_names, preprocessing: Preprocessing, source=None):
+        super().__init__(class_names, preprocessing, source)
+        self._checked: set[int] = set()
+
+    def update(self, answers: dict, target: dict) -> None:
+        """Add a batch.
+
+        Args:
+            answers: Of the predictor, in pixels of the input.
+            target: As for a `DetectionScorer`; without a source "masks" (B, M, h, w)
+                too.
+
+        Raises:
+            ValueError: True masks of another size than their image.
+        """
+        if self.source is not None:
+            columns = (np.asarray(target[key]) for key in ("image_id", "image_size"))
+            for image_id, size in zip(*(c.tolist() for c in columns), strict=True):
+                self._check_truth(image_id, size)
+        super().update(answers, target)
+
+    def _check_truth(self, image_id: int, size) -> None:
+        """Refuse masks that would be missed in silence, wherever they are found."""
+        if image_id in self._checked:
+            return
+        start, stop = self._objects["row_splits"][image_id : image_id + 2]
+        for counts in self._objects["instance_masks"][start:stop]:
+            try:
+                check_runs(decode_runs(counts), size)
+            except ValueError as error:
+                name = self.source.origin.record_name(image_id)
+                raise ValueError(
+                    f"A mask does not fit {name}, of (height, width) {tuple(size)}: "
+                    f"{error}. Mend the annotations or leave the image out; `check` "
+                    "finds all of these."
+                ) from error
+        self._checked.add(image_id)
+
+    def _to_original(self, answers, sizes):
+        found = super()._to_original(answers, sizes)
+        place = placements(sizes, self.preprocessing)
+        # Boxes end with the image, and what their masks lose is cut off.
+        whole = boxes_to_original(answers["boxes"], place)
+        columns = (answers["masks"], whole, found["boxes"])
+        masks = [reframe_masks(*row) for row in zip(*columns, strict=True)]
+        return {**found, "masks": masks}
+
+    def _truth_of(self, target, index, valid, size):
+        boxes, labels = super()._truth_of(target, index, valid, size)
+        masks = target["masks"][index][valid]
+        return [boxes, labels, InstanceMasks.from_boxes(masks, boxes, size).counts]
+
+    def _found(self, answers, index, count, size):
+        found = super()._found(answers, index, count, size)
+        masks = answers["masks"][index][:count]
+        masks = InstanceMasks.from_boxes(masks, found["boxes"], size)
+        return {**found, "masks": masks.counts, "image_size": masks.image_size}
 
 
 class SegmentationScorer:

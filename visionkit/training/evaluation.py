@@ -22,8 +22,8 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
 
     Returns:
         JSON-ready dict: see `result` of `ClassificationEvaluator`,
-        `MultiLabelEvaluator`, `DetectionEvaluator` and `SegmentationEvaluator`; and
-        `read`, `used` and `skipped` records, which add up.
+        `MultiLabelEvaluator`, `DetectionEvaluator`, `InstanceEvaluator` and
+        `SegmentationEvaluator`; and `read`, `used` and `skipped` records, which add up.
 
     Raises:
         FileNotFoundError: `run` is not a run folder, or has no model yet.

@@ -77,6 +77,7 @@ def draw_results(model, source, metrics: dict, folder: Path) -> None:
     draw = {
         "classification": _draw_classes,
         "detection": draw_detections,
+        "instance_segmentation": draw_detections,
         "semantic_segmentation": draw_segmentations,
     }
     draw[model.task](model, source, metrics, folder)

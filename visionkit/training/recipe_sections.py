@@ -148,6 +148,7 @@ _LOSS = {"classification": "crossentropy", "semantic_segmentation": "crossentrop
 _MONITOR = {
     "classification": "val_loss",
     "detection": "val_map",
+    "instance_segmentation": "val_mask_map",
     "semantic_segmentation": "val_mean_iou",
 }
 
