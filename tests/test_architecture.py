@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Layers from the bottom up: a part may import parts of lower layers, and itself.
 LAYERS = [
     {"_version", "_quiet", "_spelling"},
-    {"types"},
+    {"types", "paste"},
     {"ops", "blocks"},
     {"backbones", "necks", "heads", "losses", "metrics", "postprocess", "visualize"},
     {"data"},
@@ -25,8 +25,9 @@ LAYERS = [
     {"training"},
     {"demo"},
 ]
-# Results plot themselves; a head asks which backbones have a published top.
-SIDEWAYS = {("heads", "backbones"), ("types", "visualize")}
+# Results plot themselves and keep masks as RLE; a head asks which backbones have a
+# published top.
+SIDEWAYS = {("heads", "backbones"), ("types", "visualize"), ("types", "data")}
 MAY_IMPORT_TENSORFLOW = {
     "data",
     "explaining",

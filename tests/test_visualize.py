@@ -20,7 +20,7 @@ from visionkit.visualize import (
     save_figure,
 )
 from visionkit.visualize.colors import text_color
-from visionkit.visualize.drawing import box_masks, open_image, to_image
+from visionkit.visualize.drawing import open_image, to_image
 from visionkit.visualize.text import class_name, fit, font, plain, printable
 
 DATA = Path(__file__).parents[1] / "../shared/data"
@@ -280,15 +280,6 @@ def test_picture_of_another_size_is_refused():
 
 
 # Grids
-
-
-def test_box_masks_fill_their_boxes_and_are_cut_at_the_border():
-    masks = np.ones((3, 28, 28), np.float32)
-    masks[0, :14] = 0
-    boxes = np.array([[2, 4, 6, 8], [-3, -3, 3, 2], [50, 50, 60, 60]])
-    full = box_masks(masks, boxes, (10, 12))
-    assert full.shape == (3, 10, 12) and full.sum((1, 2)).tolist() == [8, 6, 0]
-    assert full[0, 6:8, 2:6].all() and full[1, :2, :3].all()
 
 
 def test_plot_samples_of_classification_names_the_classes():

@@ -31,6 +31,18 @@ SEGMENTATION_CONVENTIONS = {
 }
 """What `model.json` says of a segmenter besides, or otherwise."""
 
+INSTANCE_CONVENTIONS = {
+    "masks": "float32 0..1 of the detection's own class, in m x m cells that its box "
+    "divides into; in the image, interpolate between the cells' centres, 0 outside of "
+    "the box, and take 0.5 and above: `visionkit/paste.py` does so, with NumPy alone",
+}
+"""What `model.json` says of an instance segmenter besides; `detection_masks` alike."""
+
+_TASK_CONVENTIONS = {
+    "semantic_segmentation": SEGMENTATION_CONVENTIONS,
+    "instance_segmentation": INSTANCE_CONVENTIONS,
+}
+
 CONVENTIONS = {
     "image_bytes": "one encoded image per element, JPEG or PNG",
     "images": "uint8 0..255, channels last, RGB when there are 3 channels, upright",
@@ -66,7 +78,9 @@ def export(
     `label_names` (B,) string: the names' bytes, UTF-8 or not. A detector answers
     `boxes` (B, D, 4) float32 xyxy pixels of the original image, `scores` (B, D)
     float32, falling, `labels` (B, D) int32, `label_names` (B, D) string and
-    `num_detections` (B,) int32. A segmenter answers `segmentation` (B, Hmax, Wmax)
+    `num_detections` (B,) int32. An instance segmenter answers a detector's and `masks`
+    (B, D, m, m) float32 in 0..1, each framed by its box: `visionkit.paste` puts them
+    into the image. A segmenter answers `segmentation` (B, Hmax, Wmax)
     uint8 class ids in pixels of the original images, 255 beyond each one's own size,
     and `image_size` (B, 2) int32; it has a fifth signature `logits(image_bytes)`, with
     `logits` (B, Hmax, Wmax, K) float32, 0 beyond each image's own size, and
@@ -82,9 +96,9 @@ def export(
         path: The model's folder, e.g. "saved_models/flowers"; its numeric children are
             the versions.
         version: Default the next free number. An existing one is never overwritten.
-        style: "visionkit" as above; for detection also "modelgarden" and "odapi", the
-            names, order and units of those projects' exports, with their input names
-            (`visionkit.inference.styles`).
+        style: "visionkit" as above; for boxes, with or without masks, also
+            "modelgarden" and "odapi", the names, order and units of those projects'
+            exports, with their input names (`visionkit.inference.styles`).
         gate: Whether to check the export before it is published.
         metadata: Written into `model.json`, e.g. {"val_accuracy": 0.93}.
 
@@ -208,8 +222,7 @@ def _describe(model, functions: dict) -> dict:
         "class_names": list(model.class_names),
         "multi_label": getattr(model, "multi_label", False),
         "preprocessing": model.preprocessing.get_config(),
-        "conventions": CONVENTIONS
-        | (SEGMENTATION_CONVENTIONS if "logits" in functions else {}),
+        "conventions": CONVENTIONS | _TASK_CONVENTIONS.get(model.task, {}),
         "signatures": {name: _describe_function(f) for name, f in functions.items()},
         "parameters": model.count_params(),
         "versions": {

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from visionkit.explaining.taps import as_images, find_tap, run_tapped
+from visionkit.types import BOX_TASKS
 
 
 def class_score(outputs, labels=None):
@@ -149,7 +150,7 @@ def _first_component(activation):
 
 
 def _default_score(model, labels, count):
-    if model.task not in ("classification", "detection"):
+    if model.task not in ("classification", *BOX_TASKS):
         raise ValueError(
             f"There is no default score for the task {model.task!r}. Pass `score_of`, "
             "a function from the raw outputs to (B,) scores, such as the sum of a "

@@ -190,7 +190,7 @@ def _weights(count, size, scale, offset) -> np.ndarray:
 
 def _fill(explanation, prepared, heat, preprocessing: Preprocessing) -> None:
     from visionkit.data.image_header import BadImage
-    from visionkit.inference.batches import original_size
+    from visionkit.inference.inputs import original_size
 
     valid = prepared["image_valid"]
     try:

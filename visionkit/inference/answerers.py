@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from visionkit.inference import graph
-from visionkit.inference.batches import is_file, prepared_batches
-from visionkit.inference.inputs import Image, saved_model_folder
+from visionkit.inference.batches import prepared_batches
+from visionkit.inference.inputs import Image, read_encoded, saved_model_folder
 from visionkit.inference.styles import INPUT_NAMES
 from visionkit.types import Preprocessing
 
@@ -93,7 +93,7 @@ class _SavedModel:
         """Answers for files and encoded images, one dict each."""
         for start in range(0, len(items), batch_size):
             batch = tf.constant(
-                [_content(i) for i in items[start : start + batch_size]]
+                [read_encoded(i) for i in items[start : start + batch_size]]
             )
             inputs = {INPUT_NAMES[self.style]: batch}
             yield from _rows(self.model.signatures["tolerant"](**inputs))
@@ -129,13 +129,3 @@ def _rows(answers: dict) -> Iterator[dict]:
     arrays = {name: np.asarray(value) for name, value in answers.items()}
     for index in range(len(arrays["image_valid"])):
         yield {name: array[index] for name, array in arrays.items()}
-
-
-def _content(item: str | bytes) -> bytes:
-    """The encoded image; empty, hence invalid, when it cannot be read."""
-    if isinstance(item, bytes):
-        return item
-    try:
-        return Path(item).read_bytes() if is_file(item) else b""
-    except OSError:
-        return b""

@@ -12,18 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from visionkit.data.decode import decode_image
-from visionkit.data.headers import inspect_image
-from visionkit.data.image_header import BadImage
 from visionkit.inference import graph
-from visionkit.inference.inputs import Image
+from visionkit.inference.inputs import Image, is_file, original_size, split_kinds
 from visionkit.types import Preprocessing
-
-
-def split_kinds(items: Sequence[Image]) -> tuple[list[int], list[int]]:
-    """Indices of files and encoded images, and indices of arrays."""
-    arrays = [i for i, item in enumerate(items) if isinstance(item, np.ndarray)]
-    encoded = [i for i, item in enumerate(items) if not isinstance(item, np.ndarray)]
-    return encoded, arrays
 
 
 def prepared_batches(
@@ -62,30 +53,6 @@ def _prepared(items: Sequence[Image], preprocessing: Preprocessing):
     return graph.tolerant_map(dataset, prepare, preprocessing)
 
 
-def original_size(
-    item: Image, preprocessing: Preprocessing, valid: bool = True
-) -> tuple[int, int]:
-    """(height, width) of the frame that answers speak of.
-
-    Args:
-        item: As received.
-        preprocessing: Its EXIF rule applies.
-        valid: Whether the image could be decoded.
-
-    Raises:
-        BadImage: Its header is wrong, or it could not be decoded.
-    """
-    if isinstance(item, np.ndarray):
-        size = item.shape[:2]
-    else:
-        header = inspect_image(item)
-        upright = preprocessing.exif == "apply"
-        size = header.upright_size if upright else (header.height, header.width)
-    if not valid:
-        raise BadImage("image.corrupt", "its content cannot be decoded")
-    return size
-
-
 def decode_pixels(item: Image, preprocessing: Preprocessing) -> np.ndarray:
     """(H, W, C) uint8 pixels of an image of any kind, by the decoder of training.
 
@@ -102,11 +69,6 @@ def decode_pixels(item: Image, preprocessing: Preprocessing) -> np.ndarray:
         original_size(item, preprocessing, valid=False)
         raise
     return image.numpy()
-
-
-def is_file(item: str | bytes) -> bool:
-    """Whether it is a regular file: others block when read (a pipe), or are folders."""
-    return isinstance(item, str) and os.path.isfile(item)
 
 
 @functools.cache

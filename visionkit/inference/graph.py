@@ -147,6 +147,49 @@ def detection_answers(outputs: dict, prepared: dict, class_names) -> dict:
     }
 
 
+def instance_answers(outputs: dict, prepared: dict, class_names) -> dict:
+    """Answers of an instance segmenter: a detector's, and masks in their boxes.
+
+    A box that reaches into the border of the model's input is cut where the image ends,
+    and its mask with it.
+
+    Args:
+        outputs: As for `detection_answers`, and "masks" (B, D, m, m) probabilities,
+            each framed by its box.
+        prepared: Batch of `prepare_image`.
+        class_names: (K,) string tensor.
+
+    Returns:
+        As `detection_answers`, and "masks" (B, D, m, m) float32 in 0..1, framed by the
+        "boxes"; zeros in padded rows.
+    """
+    found = detection_answers(outputs, prepared, class_names)
+    boxes = boxes_to_original(
+        tf.cast(outputs["boxes"], tf.float32), prepared["placement"]
+    )
+    masks = _reframe(finite(outputs["masks"]), boxes, found["boxes"])
+    present = (found["labels"] >= 0)[..., None, None]
+    return {**found, "masks": tf.where(present, masks, 0.0)}
+
+
+def _reframe(masks, boxes, frames):
+    """TensorFlow's twin of `paste.reframe_masks`, for a batch."""
+
+    def weights(axis, cells):
+        low, first = boxes[..., axis], frames[..., axis]
+        side = boxes[..., axis + 2] - low
+        # From the differences to the box: where there are none, nothing is rounded.
+        shift = tf.math.divide_no_nan(first - low, side)
+        share = tf.math.divide_no_nan(frames[..., axis + 2] - first, side)
+        index = tf.range(cells, dtype=tf.float32)
+        place = shift[..., None] * cells + (index + 0.5) * share[..., None] - 0.5
+        place = tf.where(side[..., None] > 0, place, -1.0)  # beside all cells
+        return tf.maximum(1.0 - tf.abs(place[..., None] - index), 0.0)
+
+    rows, columns = masks.shape[2:]
+    return weights(1, rows) @ masks @ tf.linalg.matrix_transpose(weights(0, columns))
+
+
 def segmentation_answers(outputs: dict, prepared: dict, class_names) -> dict:
     """Answers of a segmenter in pixels of the original images.
 
@@ -211,6 +254,7 @@ def _pad_to_largest(function, rows, spec, value):
 ANSWERS = {
     "classification": classification_answers,
     "detection": detection_answers,
+    "instance_segmentation": instance_answers,
     "semantic_segmentation": segmentation_answers,
 }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from visionkit.data.image_header import SUFFIXES
+from visionkit.data.headers import inspect_image
+from visionkit.data.image_header import SUFFIXES, BadImage
 from visionkit.types import Preprocessing
 
 IMAGE_SUFFIXES = tuple(suffix for group in SUFFIXES.values() for suffix in group)
@@ -117,3 +118,49 @@ def saved_model_folder(path: str | os.PathLike) -> Path | None:
         return path
     versions = [p for p in path.glob("*/saved_model.pb") if p.parent.name.isdecimal()]
     return max((p.parent for p in versions), key=lambda p: int(p.name), default=None)
+
+
+def split_kinds(items: Sequence[Image]) -> tuple[list[int], list[int]]:
+    """Indices of files and encoded images, and indices of arrays."""
+    arrays = [i for i, item in enumerate(items) if isinstance(item, np.ndarray)]
+    encoded = [i for i, item in enumerate(items) if not isinstance(item, np.ndarray)]
+    return encoded, arrays
+
+
+def original_size(
+    item: Image, preprocessing: Preprocessing, valid: bool = True
+) -> tuple[int, int]:
+    """(height, width) of the frame that answers speak of.
+
+    Args:
+        item: As received.
+        preprocessing: Its EXIF rule applies.
+        valid: Whether the image could be decoded.
+
+    Raises:
+        BadImage: Its header is wrong, or it could not be decoded.
+    """
+    if isinstance(item, np.ndarray):
+        size = item.shape[:2]
+    else:
+        header = inspect_image(item)
+        upright = preprocessing.exif == "apply"
+        size = header.upright_size if upright else (header.height, header.width)
+    if not valid:
+        raise BadImage("image.corrupt", "its content cannot be decoded")
+    return size
+
+
+def is_file(item: str | bytes) -> bool:
+    """Whether it is a regular file: others block when read (a pipe), or are folders."""
+    return isinstance(item, str) and os.path.isfile(item)
+
+
+def read_encoded(item: str | bytes) -> bytes:
+    """The encoded image; empty, hence invalid, when it cannot be read."""
+    if isinstance(item, bytes):
+        return item
+    try:
+        return Path(item).read_bytes() if is_file(item) else b""
+    except OSError:
+        return b""

@@ -1,4 +1,8 @@
-"""Answers for image files, from a Keras model or from a SavedModel."""
+"""Answers for image files, from a Keras model or from a SavedModel.
+
+TensorFlow is imported where images are decoded or a model is run: a client of a server
+turns answers into results without it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from visionkit.data.image_header import BadImage
-from visionkit.inference.answerers import build_answerer
-from visionkit.inference.batches import decode_pixels, original_size, split_kinds
-from visionkit.inference.inputs import Image, is_video, list_images
+from visionkit.data.instance_masks import InstanceMasks
+from visionkit.inference.inputs import (
+    Image,
+    is_video,
+    list_images,
+    original_size,
+    split_kinds,
+)
+from visionkit.inference.instances import merge_instances
 from visionkit.inference.pixels import merge_pixels, pixel_views
 from visionkit.inference.styles import own_answers
 from visionkit.inference.video import read_frames
@@ -35,16 +45,36 @@ def classification_result(answer: dict, class_names, top: int, score: float) -> 
 def detection_result(answer: dict, class_names, top: int, score: float) -> dict:
     """Fields of `Results` for one image: its boxes, best first."""
     del top
-    boxes, labels = answer["boxes"], answer["labels"]
+    keep = _shown(answer, score)
+    labels = answer["labels"][keep]
+    return {
+        "boxes": answer["boxes"][keep],
+        "labels": labels,
+        "scores": answer["scores"][keep],
+        "label_names": [class_names[label] for label in labels],
+    }
+
+
+def instance_result(answer: dict, class_names, top: int, score: float) -> dict:
+    """Fields of `Results` for one image: its boxes, best first, and their masks."""
+    fields = detection_result(answer, class_names, top, score)
+    keep, masks = _shown(answer, score), answer["masks"]
+    if isinstance(masks, InstanceMasks):  # several views' have been put together
+        masks = InstanceMasks(
+            itertools.compress(masks.counts, keep), answer["image_size"]
+        )
+    else:
+        boxes, size = fields["boxes"], answer["image_size"]
+        masks = InstanceMasks.from_boxes(masks[keep], boxes, size)
+    return {**fields, "masks": masks}
+
+
+def _shown(answer: dict, score: float) -> np.ndarray:
+    """(N,) bool, which of one image's boxes are answers."""
+    boxes = answer["boxes"]
     # What lies in the border that the resize added is nothing in the original.
     visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    keep = (labels >= 0) & (answer["scores"] >= score) & visible
-    return {
-        "boxes": boxes[keep],
-        "labels": labels[keep],
-        "scores": answer["scores"][keep],
-        "label_names": [class_names[label] for label in labels[keep]],
-    }
+    return (answer["labels"] >= 0) & (answer["scores"] >= score) & visible
 
 
 def segmentation_result(answer: dict, class_names, top: int, score: float) -> dict:
@@ -69,6 +99,7 @@ def segmentation_result(answer: dict, class_names, top: int, score: float) -> di
 RESULTS = {
     "classification": classification_result,
     "detection": detection_result,
+    "instance_segmentation": instance_result,
     "semantic_segmentation": segmentation_result,
 }
 
@@ -76,6 +107,7 @@ RESULTS = {
 DEFAULT_SCORE = {
     "classification": 0.0,
     "detection": 0.25,
+    "instance_segmentation": 0.25,
     "semantic_segmentation": 0.0,
 }
 
@@ -115,18 +147,19 @@ def predict(
         top: How many classes a classification result lists, best first.
         score: Labels with a lower score are left out, 0 <= score <= 1; with 0.5 a
             multi-label result lists the classes that it finds present. The score of a
-            class of pixels is its share of the image. Default 0, for detection 0.25.
-        tile: Look at tiles of this side in pixels of the original. Detection: besides
-            the whole image, and what their seams cut is put together. Segmentation: in
-            place of it, and the probabilities are blended where tiles overlap. Not for
-            classification.
+            class of pixels is its share of the image. Default 0, for boxes 0.25.
+        tile: Look at tiles of this side in pixels of the original. Boxes and their
+            masks: besides the whole image, and what their seams cut is put together.
+            Semantic segmentation: in place of it, and the probabilities are blended
+            where tiles overlap. Not for classification.
         overlap: Share of a tile that its neighbour sees too; objects should fit in it.
         tta: Look at the mirror image too, and at other scales (`TTA_SCALES`, or those
-            given). Segmentation: the mean of all probabilities. Not for classification.
-        probabilities: Segmentation only: give those of each pixel too. They, `tile` and
-            `tta` hold one array (H, W, K) float32 for each image in work, 2 GB for 24
-            megapixels and 21 classes; without them pixels are classified strip by
-            strip.
+            given). Semantic segmentation: the mean of all probabilities. Not for
+            classification.
+        probabilities: Semantic segmentation only: give those of each pixel too. They,
+            `tile` and `tta` hold one array (H, W, K) float32 for each image in work, 2
+            GB for 24 megapixels and 21 classes; without them pixels are classified
+            strip by strip.
 
     Returns:
         A `Results` per image or frame, in order. An image that cannot be read has
@@ -142,6 +175,8 @@ def predict(
         raise ValueError(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
+    from visionkit.inference.answerers import build_answerer
+
     answerer = build_answerer(model)
     scales = TTA_SCALES if tta is True else tuple(tta or ())
     views = {"tile": tile, "overlap": overlap, "flip": bool(tta), "scales": scales}
@@ -244,13 +279,15 @@ def _result(item: Image, row: dict, answerer, options: Options) -> Results:
 
 def _fill(path, size, row: dict, answerer, options: Options) -> Results:
     fields = RESULTS[answerer.task](
-        row, answerer.class_names, options.top, options.score
+        {**row, "image_size": size}, answerer.class_names, options.top, options.score
     )
     return Results(path=path, image_size=size, **fields)
 
 
 def _answer_views(item: Image, answerer, options: Options) -> Results:
     """The answers of several views of one image as one."""
+    from visionkit.inference.batches import decode_pixels
+
     path = item if isinstance(item, str) else None
     try:
         image = decode_pixels(item, answerer.preprocessing)
@@ -266,12 +303,15 @@ def _answer_views(item: Image, answerer, options: Options) -> Results:
     views = list_views(size, **options.views)
     crops = [np.ascontiguousarray(view.cut(image)) for view in views]
     rows = answerer.arrays(crops, options.batch_size)
+    keys, merge = ("boxes", "scores", "labels"), merge_views
+    if answerer.task == "instance_segmentation":
+        keys, merge = (*keys, "masks"), merge_instances
     found = []
     for crop, row in zip(crops, rows, strict=True):
         row = own_answers(row, answerer.style, crop.shape[:2])
         keep = (row["labels"] >= 0) & (row["scores"] >= options.score)
-        found.append({key: row[key][keep] for key in ("boxes", "scores", "labels")})
-    return _fill(path, size, merge_views(views, found, size), answerer, options)
+        found.append({key: row[key][keep] for key in keys})
+    return _fill(path, size, merge(views, found, size), answerer, options)
 
 
 def _look_at_pixels(image: np.ndarray, answerer, options: Options) -> dict:

@@ -2,7 +2,8 @@
 
 A name always means the same: `boxes`, `labels` ... are visionkit's; the names
 `detection_boxes`, `detection_classes` ... appear only under the styles of the projects
-that coined them, with exactly their order, offset and units.
+that coined them, with exactly their order, offset and units. Reading them back takes
+NumPy alone.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
-from visionkit.types import STYLES, Preprocessing
+from visionkit.types import BOX_TASKS, STYLES, Preprocessing
 
 INPUT_NAMES = {
     "visionkit": "image_bytes",
@@ -26,7 +26,8 @@ def modelgarden(answers: dict, prepared: dict, preprocessing: Preprocessing) -> 
     """A detector's answers as TF Model Garden's `official/vision/serving` gives them.
 
     Args:
-        answers: Of `graph.detection_answers`, in pixels of the original images.
+        answers: Of `graph.detection_answers` or `graph.instance_answers`, in pixels of
+            the original images.
         prepared: Batch of `graph.prepare_image`.
         preprocessing: Says the size of the model's input.
 
@@ -35,8 +36,11 @@ def modelgarden(answers: dict, prepared: dict, preprocessing: Preprocessing) -> 
         input; "detection_classes" (B, D) int32 from 1, 1 in padded rows too;
         "detection_scores" (B, D); "num_detections" (B,) int32; "image_info" (B, 4, 2)
         float32: original (height, width), the input's, scale (y, x) and offset (y, x),
-        so that original = (box + offset) / scale.
+        so that original = (box + offset) / scale. With masks "detection_masks" (B, D,
+        m, m), each framed by its box.
     """
+    import tensorflow as tf
+
     scale, offset = tf.split(prepared["placement"], 2, axis=-1)
     boxes = tf.gather(answers["boxes"], [1, 0, 3, 2], axis=-1)
     moved = boxes * tf.tile(scale, [1, 2])[:, None] + tf.tile(offset, [1, 2])[:, None]
@@ -49,6 +53,7 @@ def modelgarden(answers: dict, prepared: dict, preprocessing: Preprocessing) -> 
         "detection_scores": answers["scores"],
         "num_detections": answers["num_detections"],
         "image_info": tf.stack([original, size, scale, -offset], axis=1),
+        **_detection_masks(answers),
     }
 
 
@@ -56,15 +61,18 @@ def odapi(answers: dict, prepared: dict, preprocessing: Preprocessing) -> dict:
     """A detector's answers as the TF Object Detection API's exporter gives them.
 
     Args:
-        answers: Of `graph.detection_answers`.
+        answers: Of `graph.detection_answers` or `graph.instance_answers`.
         prepared: Batch of `graph.prepare_image`.
         preprocessing: Not needed.
 
     Returns:
         All float32: "detection_boxes" (B, D, 4) [y1, x1, y2, x2] as shares 0..1 of the
         original image; "detection_classes" (B, D) from 1, 1 in padded rows too;
-        "detection_scores" (B, D); "num_detections" (B,).
+        "detection_scores" (B, D); "num_detections" (B,). With masks "detection_masks"
+        (B, D, m, m), each framed by its box.
     """
+    import tensorflow as tf
+
     del preprocessing
     size = tf.cast(prepared["image_size"], tf.float32)
     boxes = tf.gather(answers["boxes"], [1, 0, 3, 2], axis=-1)
@@ -73,7 +81,13 @@ def odapi(answers: dict, prepared: dict, preprocessing: Preprocessing) -> dict:
         "detection_classes": tf.cast(tf.maximum(answers["labels"], 0) + 1, tf.float32),
         "detection_scores": answers["scores"],
         "num_detections": tf.cast(answers["num_detections"], tf.float32),
+        **_detection_masks(answers),
     }
+
+
+def _detection_masks(answers: dict) -> dict:
+    """The masks, where there are, by the name that both projects give them."""
+    return {"detection_masks": answers["masks"]} if "masks" in answers else {}
 
 
 def style_function(style: str, task: str) -> Callable | None:
@@ -88,10 +102,10 @@ def style_function(style: str, task: str) -> Callable | None:
         )
     if style == "visionkit":
         return None
-    if task != "detection":
+    if task not in BOX_TASKS:
         raise ValueError(
-            f"style={style!r} is a convention for detection. Received: a model for "
-            f"{task}. Use style='visionkit'."
+            f"style={style!r} is a convention for detection, with or without masks. "
+            f"Received: a model for {task}. Use style='visionkit'."
         )
     return {"modelgarden": modelgarden, "odapi": odapi}[style]
 
@@ -105,7 +119,8 @@ def own_answers(answers: dict, style: str, image_size) -> dict:
         image_size: Original (height, width).
 
     Returns:
-        As `graph.detection_answers` for one image; other keys stay as they are.
+        As `graph.detection_answers` or `graph.instance_answers` for one image; other
+        keys stay as they are.
     """
     if style == "visionkit":
         return answers
@@ -118,10 +133,14 @@ def own_answers(answers: dict, style: str, image_size) -> dict:
     count = int(answers["num_detections"])
     labels = answers["detection_classes"].astype("int32") - 1
     labels[count:] = -1
+    masks = {}
+    if "detection_masks" in answers:
+        masks = {"masks": answers["detection_masks"]}
     return {
         "boxes": boxes[:, [1, 0, 3, 2]].astype("float32"),
         "scores": answers["detection_scores"],
         "labels": labels,
         "num_detections": count,
         "image_valid": answers["image_valid"],
+        **masks,
     }

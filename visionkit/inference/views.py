@@ -124,7 +124,9 @@ def tile_windows(image_size, sides, overlap: float) -> list[tuple[int, int, int,
     ]
 
 
-def merge_views(views: Sequence[View], answers: Sequence[dict], image_size) -> dict:
+def merge_views(
+    views: Sequence[View], answers: Sequence[dict], image_size, agreement=None
+) -> dict:
     """The answers of all views as one, in pixels of the original image.
 
     Two boxes of a class from different views are one object when they agree on what
@@ -137,9 +139,13 @@ def merge_views(views: Sequence[View], answers: Sequence[dict], image_size) -> d
         answers: V dicts of "boxes" (N, 4) pixels of the view, "scores" and "labels"
             (N,).
         image_size: (height, width).
+        agreement: Function from two rows of all answers to how far they agree on what
+            both windows show, asked where their boxes overlap; default the boxes' IoU.
 
     Returns:
-        "boxes" (M, 4), "scores" (M,), falling, and "labels" (M,).
+        "boxes" (M, 4), "scores" (M,), falling, "labels" (M,), and "members": of each
+        the rows of all answers, one view's after another's, that it was made of, the
+        surest first.
     """
     height, width = image_size
     frame = np.array([0, 0, width, height], np.float32)
@@ -159,23 +165,37 @@ def merge_views(views: Sequence[View], answers: Sequence[dict], image_size) -> d
     )
     # A side of the box lies on a side of the window that is none of the image.
     cut = (np.abs(boxes - windows) <= SEAM) & (windows != frame)
-    group = _group(boxes, labels, owner, windows)
+
+    def agreements(row, others):
+        iou = _agreement(boxes[row], windows[row], boxes[others], windows[others])
+        if agreement is not None:
+            for i in np.flatnonzero(iou):
+                iou[i] = agreement(order[row], order[others[i]])
+        return iou
+
+    group = _group(labels, owner, agreements)
     first = np.unique(group, return_index=True)[1]
     # The widest box of each object; only a side that a seam has cut gives way to it.
     place = np.searchsorted(first, group)
     widest = boxes[first] * [1, 1, -1, -1]
     np.minimum.at(widest, place, boxes * np.float32([1, 1, -1, -1]))
     merged = np.where(cut[first], widest * [1, 1, -1, -1], boxes[first])
-    return {"boxes": merged, "scores": scores[first], "labels": labels[first]}
+    members = [order[group == head] for head in first]
+    return {
+        "boxes": merged,
+        "scores": scores[first],
+        "labels": labels[first],
+        "members": members,
+    }
 
 
-def _group(boxes, labels, owner, windows) -> np.ndarray:
+def _group(labels, owner, agreements) -> np.ndarray:
     """(N,) the row of the surest box of the same object; boxes sorted by score."""
-    group = np.arange(len(boxes))
-    for row in range(1, len(boxes)):
+    group = np.arange(len(labels))
+    for row in range(1, len(labels)):
         earlier = np.flatnonzero(labels[:row] == labels[row])
         heads = group[earlier]
-        iou = _agreement(boxes[row], windows[row], boxes[earlier], windows[earlier])
+        iou = agreements(row, earlier)
         # A view sees an object once.
         taken = heads[owner[earlier] == owner[row]]
         iou[np.isin(heads, taken)] = 0

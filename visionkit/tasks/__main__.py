@@ -98,7 +98,8 @@ def _add_predict(add) -> None:
     add["predict"].add_argument(
         "--coco",
         metavar="FILE",
-        help="write boxes in the format of COCO's results, with file and class names",
+        help="write boxes, and masks as RLE, in the format of COCO's results, with "
+        "file and class names",
     )
     add["predict"].add_argument(
         "--proposals",

@@ -189,6 +189,9 @@ def _metricstable(title: str, metrics: dict) -> Table:
     return table
 
 
+_COLUMNS = 11  # of a table beside the name: what a terminal holds
+
+
 def _number(value) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
@@ -204,15 +207,21 @@ def evaluate_command(arguments) -> None:
     console = make_console()
     console.print(_metricstable(f"{arguments.run}: validation", metrics))
     if rows := metrics.get("per_class"):
-        table = make_table("per class", *rows[0])
-        for row in rows:
-            table.add_row(*map(_number, row.values()))
-        console.print("", table)
-    if kinds := metrics.get("errors"):
-        table = make_table("errors", "kind", *next(iter(kinds.values())))
-        for kind, row in kinds.items():
-            table.add_row(kind, *map(_number, row.values()))
-        console.print("", table)
+        name, *keys = rows[0]
+        for start in range(0, len(keys), _COLUMNS):
+            shown = [name, *keys[start : start + _COLUMNS]]
+            table = make_table("per class", *shown)
+            for row in rows:
+                table.add_row(*(_number(row[key]) for key in shown))
+            console.print("", table)
+    for name in ("errors", "mask_errors"):
+        if kinds := metrics.get(name):
+            table = make_table(
+                name.replace("_", " "), "kind", *next(iter(kinds.values()))
+            )
+            for kind, row in kinds.items():
+                table.add_row(kind, *map(_number, row.values()))
+            console.print("", table)
     if arguments.json:
         write_json(arguments.json, metrics)
 

@@ -115,6 +115,9 @@ def _write_pictures(results, explanations, folder: Path) -> Path:
         if result.segmentation is not None:
             mask = _free_path(folder, result.path, ".mask.png", index, taken)
             _write_pixels(result, mask)
+        if result.masks is not None:
+            ids = _free_path(folder, result.path, ".instances.png", index, taken)
+            _write_instances(result, ids)
         if explanations and explanations[index].ok:
             heat = f"{target.stem}.{explanations[index].method}.png"
             save_figure(explanations[index].plot(), folder / heat)
@@ -140,6 +143,31 @@ def _write_pixels(result, target: Path) -> None:
         name = target.name.removesuffix(".mask.png") + ".probabilities.npz"
         file = target.with_name(name)
         np.savez_compressed(file, probabilities=result.probabilities)
+
+
+def _write_instances(result, target: Path) -> None:
+    """The masks as an index PNG: pixels of the n-th answer are n, all others 0.
+
+    Where masks overlap, the surest is on top. From 256 answers on it has 16 bits and no
+    palette.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from visionkit.visualize import palette, save_figure
+
+    count = len(result.masks)
+    ids = np.zeros(result.image_size, np.uint8 if count < 256 else np.uint16)
+    for index in reversed(range(count)):
+        crop, top, left = result.masks.crop(index)
+        window = ids[top : top + crop.shape[0], left : left + crop.shape[1]]
+        window[crop] = index + 1
+    picture = Image.fromarray(ids)
+    if count < 256:
+        # The colours of the other picture, behind black for what is no object.
+        colors = np.concatenate([np.zeros((1, 3), np.uint8), palette(255)])
+        picture.putpalette(colors.tobytes())
+    save_figure(picture, target)
 
 
 def _free_path(folder: Path, path, suffix: str, index: int, taken: set) -> Path:

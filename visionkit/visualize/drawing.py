@@ -12,6 +12,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MASK_OPACITY = 0.45
 CLASS_OPACITY = 0.6  # the class has to show, whatever the thing's own colour is
 TAG_SHARE = 0.2  # of the picture that tags may cover
+MASKED_TAG_SHARE = 0.05  # the same where there are masks to be seen
 PIXEL_ART = 64  # images up to this side are enlarged pixel by pixel
 
 
@@ -102,9 +103,9 @@ def draw_annotations(image, results: Results, scale: float = 1.0):
     if results.masks is not None:
         colors = [label_color(index) for index in range(len(results.masks))]
         pixels = np.array(picture)
-        for mask, color in zip(results.masks, colors, strict=True):
-            if mask.any():
-                _paint_mask(pixels, mask[np.ix_(rows, columns)], color, line)
+        for index in reversed(range(len(colors))):  # the surest on top
+            crop = results.masks.crop(index)
+            _paint_crop(pixels, crop, (rows, columns), colors[index], line)
         picture = _from_array(pixels)
     if results.boxes is not None and count:
         _draw_boxes(picture, results, np.asarray(results.boxes) * scale, colors, line)
@@ -127,34 +128,6 @@ def label_names(results: Results) -> list[str]:
         return [f"class {label}" for label in results.labels]
     given = zip(results.label_names, results.labels, strict=True)
     return [drawable_name(name, label) for name, label in given]
-
-
-def box_masks(masks, boxes, image_size) -> np.ndarray:
-    """Masks that fill their boxes, pasted into the image.
-
-    Args:
-        masks: (N, h, w) in [0, 1], each the content of its box.
-        boxes: (N, 4) xyxy pixels.
-        image_size: (height, width).
-
-    Returns:
-        (N, height, width) bool.
-    """
-    height, width = image_size
-    out = np.zeros((len(boxes), height, width), bool)
-    for full, mask, (x1, y1, x2, y2) in zip(out, masks, boxes, strict=True):
-        top, left = max(0, int(np.floor(y1))), max(0, int(np.floor(x1)))
-        ys = np.arange(top, min(height, int(np.ceil(y2)))) + 0.5
-        xs = np.arange(left, min(width, int(np.ceil(x2)))) + 0.5
-        if not (ys.size and xs.size):
-            continue
-        rows = ((ys - y1) / (y2 - y1) * mask.shape[0]).astype(np.int64)
-        columns = ((xs - x1) / (x2 - x1) * mask.shape[1]).astype(np.int64)
-        rows = rows.clip(0, mask.shape[0] - 1)
-        columns = columns.clip(0, mask.shape[1] - 1)
-        inside = mask[np.ix_(rows, columns)] >= 0.5
-        full[top : top + ys.size, left : left + xs.size] = inside
-    return out
 
 
 def font_size(picture_size) -> int:
@@ -219,13 +192,26 @@ def _borders(classes, width):
     return edge
 
 
-def _paint_mask(pixels, mask, color, line):
-    """One instance: translucent inside, `line` / 2 pixels of solid outline."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:  # lost in a reduced picture
+def _paint_crop(pixels, crop, places, color, line):
+    """One instance: translucent inside, `line` / 2 pixels of solid outline.
+
+    Args:
+        pixels: (H, W, 3) of the picture, written to.
+        crop: A part of the mask in the image's pixels, and where it begins.
+        places: For each row and each column of the picture that of the image.
+        color: (3,).
+        line: Width of other lines.
+    """
+    mask, *starts = crop
+    (top, bottom), (left, right) = (
+        np.searchsorted(at, (start, start + length))
+        for at, start, length in zip(places, starts, mask.shape, strict=True)
+    )
+    rows, columns = places[0][top:bottom], places[1][left:right]
+    mask = mask[np.ix_(rows - starts[0], columns - starts[1])]
+    if not mask.any():  # lost in a reduced picture
         return
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    mask, pixels = mask[window], pixels[window]
+    pixels = pixels[top:bottom, left:right]
     inside = np.pad(mask, 1)
     for _ in range(max(1, line // 2)):
         core = inside[1:-1, 1:-1].copy()
@@ -253,9 +239,10 @@ def _draw_boxes(picture, results, boxes, colors, line):
         draw.rectangle(edges[i].tolist(), outline=colors[i], width=line)
     names, size = label_names(results), font_size(picture.size)
     taken = np.zeros((0, 4))
+    share = TAG_SHARE if results.masks is None else MASKED_TAG_SHARE
     for i in order:
         covered = np.prod(taken[:, 2:] - taken[:, :2], axis=1).sum()
-        if covered > TAG_SHARE * np.prod(picture.size):
+        if covered > share * np.prod(picture.size):
             break
         text = names[i]
         if results.scores is not None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from visionkit.paste import paste_masks
 from visionkit.types import PADDING_LABEL, VOID_CLASS, Results
 from visionkit.visualize.colors import RIGHT, WRONG, label_color
 from visionkit.visualize.drawing import (
-    box_masks,
     draw_annotations,
     segment_names,
     to_image,
@@ -150,7 +150,7 @@ def _boxes_result(target, image, class_names) -> Results:
     masks = None
     if "masks" in target:
         size = to_image(image).size[::-1]
-        masks = box_masks(target["masks"][valid], boxes, size)
+        masks = paste_masks(target["masks"][valid], boxes, size)
     return Results(boxes=boxes, labels=labels, label_names=names, masks=masks)
 
 
