@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,serving
+EXTRAS ?= dev,serving,serve
 # uv where it is there, else venv + pip. EXTRAS=gpu,dev,serving installs CUDA too.
 UV := $(shell command -v uv 2>/dev/null)
 
@@ -28,9 +28,9 @@ endif
 demo: $(STAMP)
 	@$(BIN)/python -m visionkit.demo
 
-## test: the default suite
+## test: the default suite, a file at a time in each of two processes
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ## test-slow: cross products over all backbones and long runs
 test-slow: $(STAMP)

@@ -22,6 +22,7 @@ LAYERS = [
     {"inference"},
     {"explaining", "serving"},
     {"exporting"},
+    {"portable"},
     {"training"},
     {"demo"},
 ]
@@ -33,11 +34,13 @@ MAY_IMPORT_TENSORFLOW = {
     "explaining",
     "inference",
     "exporting",
+    "portable",
     "serving",
     "training",
 }
 # The command line sits on top of everything, the package root below and above.
 TOP = {"tasks/__main__.py", "tasks/commands.py", "tasks/predicting.py", "__init__.py"}
+TOP |= {"tasks/porting.py"}
 
 
 def part_of(file):

@@ -177,7 +177,10 @@ def test_model_json_is_strict_json_with_metrics_and_versions(exported, classifie
     assert description["metadata"] == {"accuracy": 0.5, "f1": None}
     assert description["parameters"] == classifier.count_params()
     assert description["versions"]["tensorflow"] == tf.__version__
-    assert description["gate"] == ["graph", "answers"]
+    # The C runtime where there is a compiler; told otherwise where not.
+    checked = {*description["gate"], *description["unchecked"]}
+    assert checked == {"graph", "answers", "c_runtime"}
+    assert description["gate"][:2] == ["graph", "answers"]
     assert vk.Preprocessing.from_config(description["preprocessing"]) == (
         classifier.preprocessing
     )
@@ -200,6 +203,8 @@ def test_warmup_has_one_record_per_signature(exported, served):
 
 def test_versions_count_up_and_are_never_overwritten(classifier, tmp_path):
     first = vk.export(classifier, tmp_path, gate=False)
+    unchecked = json.loads((first / "model.json").read_text())["unchecked"]
+    assert set(unchecked) == {"graph", "answers", "c_runtime"}
     (tmp_path / ".tmp-of-a-killed-export").mkdir()
     assert vk.export(classifier, tmp_path, version=7, gate=False).name == "7"
     assert vk.export(classifier, tmp_path, gate=False).name == "8"

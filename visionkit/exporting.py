@@ -14,9 +14,9 @@ from visionkit._version import __version__
 from visionkit.inference import graph
 from visionkit.inference.styles import style_function
 from visionkit.serving.cases import build_cases
-from visionkit.serving.gate import run_gate
+from visionkit.serving.gate import CHECKS, run_gate
 from visionkit.serving.publish import publish
-from visionkit.serving.report import ExportRefused
+from visionkit.serving.report import ExportRefused, GateReport
 from visionkit.serving.signatures import build_signatures
 from visionkit.serving.warmup import warmup_requests, write_warmup
 
@@ -114,7 +114,7 @@ def export(
         ValueError: Unknown style, or one that the task does not have, or a model that
             reads more than images (Fast R-CNN).
     """
-    model = _task(model)
+    model = exportable(model)
     style_function(style, model.task)
     functions = build_signatures(model, style)
 
@@ -124,12 +124,16 @@ def export(
             more = tuple(functions.keys() & {"logits"})
             requests = warmup_requests(model.preprocessing, style, more)
             warmup = write_warmup(folder, requests)
-        checks = _check(folder, model, style) if gate else ()
+        checks, unchecked = (), dict.fromkeys(CHECKS, "the export was told not to")
+        if gate:
+            report = _check(folder, model, style)
+            checks, unchecked = report.checks, report.skipped
         description = _describe(model, functions)
         description |= {
             "style": style,
             "warmup": warmup,
             "gate": checks,
+            "unchecked": unchecked,
             "metadata": _plain(metadata or {}),
         }
         with _written_below(folder.parent):
@@ -139,7 +143,8 @@ def export(
     return publish(path, build, version)
 
 
-def _task(model):
+def exportable(model):
+    """The `VisionTask`, loaded where it is a path; refused what `export` refuses."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -197,8 +202,8 @@ def _write(folder: Path, functions: dict) -> None:
         logger.setLevel(level)
 
 
-def _check(folder: Path, model, style: str) -> tuple[str, ...]:
-    """Names of the checks that the export passed."""
+def _check(folder: Path, model, style: str) -> GateReport:
+    """What the gate says of an export that it lets through."""
     # Half precision rounds differently wherever the graph is ordered differently.
     types = {layer.compute_dtype for layer in model.backbone.layers}
     tolerance = 2e-2 if types & {"bfloat16", "float16"} else 1e-4
@@ -209,7 +214,7 @@ def _check(folder: Path, model, style: str) -> tuple[str, ...]:
     report = run_gate(folder, parameter_bytes, build_cases(model, style), tolerance)
     if not report.passed:
         raise ExportRefused(report)
-    return report.checks
+    return report
 
 
 def _describe(model, functions: dict) -> dict:

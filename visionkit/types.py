@@ -68,6 +68,9 @@ class Sample(TypedDict, total=False):
     image_size: Tensor  # (2,) int32, original (height, width), upright
 
 
+PORTABLE_FORMATS = ("litert", "litert-float16", "litert-int8", "onnx")
+"""Smaller formats of an export; `visionkit.portable.formats` says what each is."""
+
 STYLES = ("visionkit", "modelgarden", "odapi")
 """Output conventions of an export; `visionkit.inference.styles` says what each is."""
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from visionkit.serving.gate import check_graph
-from visionkit.serving.replay import Case, check_answers
+from visionkit.serving.replay import Case, check_answers, compare
 from visionkit.serving.report import GateReport
 
 WIDTH = 4
@@ -67,9 +67,14 @@ def reads(x):
     return {"y": x + tf.cast(tf.strings.length(tf.io.read_file("/dev/null")), x.dtype)}
 
 
+def random(x):
+    return {"y": x + tf.random.uniform(tf.shape(x))}
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (random, r"RandomUniform in .*random numbers.*training=False"),
         (python, r"EagerPyFunc in .*runs Python.*Use TensorFlow ops"),
         (nested_in_a_map, r"EagerPyFunc in .*runs Python"),
         (fixed_output, r"y in .*output's shape is \(5, 4\).*Make dimension 0 None"),
@@ -177,6 +182,30 @@ def test_answers_are_compared_in_a_bare_process(tmp_path):
     assert "labels in tensors, batch of 3: 1 of 3 values differ" in text
     assert "run in tolerant: It fails" in text and "too large" in text
     assert "run in absent: It fails" in text
+
+
+def test_classes_of_pixels_are_judged_by_the_models_own_logits():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (2, 40, 60, 5)).astype(np.float32)
+    rounded = logits + rng.uniform(-0.01, 0.01, logits.shape) * np.abs(logits).max()
+    classes, other = (x.argmax(axis=-1).astype(np.uint8) for x in (logits, rounded))
+    classes[:, :, 50:] = other[:, :, 50:] = 255  # beyond the image
+    case = Case("serving_default", "x", [b"", b""], {"segmentation": classes}, logits)
+
+    def found(answer, tolerance):
+        return [str(f) for f in compare(case, {"segmentation": answer}, tolerance)]
+
+    assert (classes != other).sum() > 10
+    assert found(other, 2e-2) == []  # what half precision does
+    assert "logit is up to" in found(other, 1e-4)[0]  # and float32 must not
+    # A single pixel that is clear is enough, in half precision too.
+    best = np.sort(logits[:, :, :50], axis=-1)
+    row = np.unravel_index(np.argmax(best[..., -1] - best[..., -2]), (2, 40, 50))
+    wrong = classes.copy()
+    wrong[row] = (wrong[row] + 1) % 5
+    assert "1 of 4800 pixels" in found(wrong, 2e-2)[0]
+    wrong[row] = 255
+    assert "void or unknown on one side" in found(wrong, 2e-2)[0]
 
 
 def test_a_folder_that_does_not_load_is_a_finding(tmp_path):

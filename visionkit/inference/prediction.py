@@ -1,7 +1,6 @@
 """Answers for image files, from a Keras model or from a SavedModel.
 
-TensorFlow is imported where images are decoded or a model is run: a client of a server
-turns answers into results without it.
+TensorFlow is imported on use: the client of a server makes results without it.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from visionkit._quiet import quiet_start
 from visionkit.data.image_header import BadImage
 from visionkit.data.instance_masks import InstanceMasks
 from visionkit.inference.inputs import (
@@ -175,7 +175,8 @@ def predict(
         raise ValueError(
             f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
         )
-    from visionkit.inference.answerers import build_answerer
+    with quiet_start():
+        from visionkit.inference.answerers import build_answerer
 
     answerer = build_answerer(model)
     scales = TTA_SCALES if tta is True else tuple(tta or ())
@@ -191,15 +192,7 @@ def predict(
         views if looks or probabilities else None,
         probabilities,
     )
-    items = list_images(images, answerer.preprocessing)
-    answered = iter(answer([i for i in items if not is_video(i)], answerer, options))
-    results = []
-    for item in items:
-        if is_video(item):
-            results += answer_video(item, answerer, options)
-        else:
-            results.append(next(answered))
-    return results
+    return answer_all(images, answerer, options)
 
 
 def _check_looks(task: str, views: dict, probabilities: bool) -> None:
@@ -244,6 +237,17 @@ class Options:
     probabilities: bool = False
 
 
+def answer_all(images, answerer, options: Options) -> list[Results]:
+    """A `Results` per image or frame of what people hand to `predict`, in order."""
+    items = list_images(images, answerer.preprocessing)
+    answered = iter(answer([i for i in items if not is_video(i)], answerer, options))
+    results = []
+    for item in items:
+        video = is_video(item)
+        results += answer_video(item, answerer, options) if video else [next(answered)]
+    return results
+
+
 def answer(items: Sequence[Image], answerer, options: Options) -> list[Results]:
     """A `Results` per image, in order."""
     if options.views is not None:
@@ -278,8 +282,10 @@ def _result(item: Image, row: dict, answerer, options: Options) -> Results:
 
 
 def _fill(path, size, row: dict, answerer, options: Options) -> Results:
+    # A server says the names of what it found, and may be all that knows them.
+    names = row.get("class_names", answerer.class_names)
     fields = RESULTS[answerer.task](
-        {**row, "image_size": size}, answerer.class_names, options.top, options.score
+        {**row, "image_size": size}, names, options.top, options.score
     )
     return Results(path=path, image_size=size, **fields)
 

@@ -15,7 +15,8 @@ from visionkit.serving.signatures import answers, mask_invalid, raw_outputs
 def build_cases(model, style: str = "visionkit") -> list[Case]:
     """Requests to every signature in batches of 1 and 3, and the model's own answers.
 
-    They are computed on the CPU, op by op: a GPU's rounding is not the server's fault.
+    One more has a broken image among others, and is to be refused. The answers are
+    computed on the CPU, op by op: a GPU's rounding is not the server's fault.
 
     Args:
         model: The `VisionTask`.
@@ -36,6 +37,17 @@ def build_cases(model, style: str = "visionkit") -> list[Case]:
         outputs = outputs or network(prepared)
         return answers(model, outputs, prepared, style)
 
+    def logits(prepared, outputs=None):
+        """Of each pixel's classes, or None."""
+        if model.task != "semantic_segmentation":
+            return None
+        outputs = outputs or network(prepared)
+        return graph.original_logits(outputs, prepared)["logits"].numpy()
+
+    def case(signature, name, value, expected, pixels=None):
+        answers = {key: value.numpy() for key, value in expected.items()}
+        return Case(signature, name, value, answers, pixels)
+
     cases, encoded = [], INPUT_NAMES[style]
     with tf.device("cpu:0"):
         for batch in (1, 3):
@@ -48,21 +60,17 @@ def build_cases(model, style: str = "visionkit") -> list[Case]:
             partly = {**good, "image_size": good["image_size"] * valid[:, None]}
             broken = [p if v else p[:40] for p, v in zip(pictures, valid, strict=False)]
             resized = good["images"].numpy()
+            whole, without = answer(good, outputs), answer(partly, outputs)
+            without, from_images = mask_invalid(without, valid), answer(from_pixels)
+            classes = [logits(good, outputs), logits(partly, outputs)]
+            classes.append(logits(from_pixels))
             cases += [
-                ("serving_default", encoded, pictures[:batch], answer(good, outputs)),
-                (
-                    "tolerant",
-                    encoded,
-                    broken,
-                    mask_invalid(answer(partly, outputs), valid),
-                ),
-                ("images", "images", same_size, answer(from_pixels)),
-                ("tensors", "images", resized, raw_outputs(model, resized)),
+                case("serving_default", encoded, pictures[:batch], whole, classes[0]),
+                case("tolerant", encoded, broken, without, classes[1]),
+                case("images", "images", same_size, from_images, classes[2]),
+                case("tensors", "images", resized, raw_outputs(model, resized)),
             ]
             if model.task == "semantic_segmentation":
                 expected = graph.original_logits(outputs, good)
-                cases.append(("logits", encoded, pictures[:batch], expected))
-    return [
-        Case(signature, name, value, {k: v.numpy() for k, v in expected.items()})
-        for signature, name, value, expected in cases
-    ]
+                cases.append(case("logits", encoded, pictures[:batch], expected))
+    return [*cases, Case("serving_default", encoded, broken, None)]

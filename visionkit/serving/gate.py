@@ -3,20 +3,33 @@
 `check_graph` reads `saved_model.pb` and the index of the variables and runs nothing.
 `check_answers` loads the folder in a process that has neither Keras nor visionkit,
 runs every signature and compares with what the model itself answered.
+`check_c_runtime` does the same by TensorFlow's C API, without Python and without XLA.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from visionkit.serving import c_runtime
 from visionkit.serving.replay import Case, check_answers
 from visionkit.serving.report import Finding, GateReport
+
+CHECKS = {
+    "graph": "signatures, batches of any size, ops and constants that a server takes, "
+    "weights stored once, no XLA",
+    "answers": "every signature and warm-up record runs without Keras and visionkit, "
+    "and answers as the model does",
+    "c_runtime": "the same without Python and with XLA disabled, and a broken image is "
+    "refused, not fatal",
+}
+"""Check -> what it proves of an export, and what is given up without it."""
 
 SIGNATURES = ("serving_default", "images", "tensors", "tolerant")
 INPUT_TYPES = (tf.string, tf.uint8, tf.float32)
@@ -33,6 +46,7 @@ _FILES = (
 _XLA = "A server runs with XLA disabled", "Trace the signature without jit_compile."
 _STATE = "It changes variables", "Trace with training=False, without random layers."
 _TABLE = "It needs a table that is initialised", "Use tf.gather on a constant."
+_RANDOM = "It draws random numbers", "Trace with training=False, without random layers."
 _NO_KERNEL = "It has no CPU kernel in a stock server", "Use another op."
 
 # Op names (full match) -> problem and advice.
@@ -42,6 +56,8 @@ DENIED = {
     r"(TFRecord|TextLine|FixedLengthRecord)Dataset.*|.*Summary.*|Print(V2)?": _FILES,
     r"Xla.*": _XLA,
     r"Assign.*|Resource(Scatter|Apply).*|RngReadAndSkip|StatefulUniform.*": _STATE,
+    r"Random(Uniform|Standard|Gamma|Poisson|Shuffle).*": _RANDOM,
+    r"(Parameterized)?TruncatedNormal|Multinomial": _RANDOM,
     r".*HashTable.*|LookupTable.*": _TABLE,
     r"GenerateBoundingBoxProposals": _NO_KERNEL,
 }
@@ -66,11 +82,20 @@ def run_gate(
         The report. The answers are not compared when the graph already fails.
     """
     findings = check_graph(folder, parameter_bytes)
-    checks = ["graph"]
+    checks, skipped = ["graph"], {}
     if not findings:
-        findings = check_answers(folder, cases, tolerance)
-        checks.append("answers")
-    return GateReport(str(folder), tuple(findings), tuple(checks))
+        running = {"answers": check_answers}
+        if reason := c_runtime.missing():
+            skipped["c_runtime"] = reason
+        else:
+            running["c_runtime"] = c_runtime.check_c_runtime
+        with ThreadPoolExecutor() as pool:  # each waits for a process of its own
+            found = pool.map(
+                lambda check: check(folder, cases, tolerance), running.values()
+            )
+            findings = [finding for each in found for finding in each]
+        checks += running
+    return GateReport(str(folder), tuple(findings), tuple(checks), skipped)
 
 
 def check_graph(folder: Path, parameter_bytes: int) -> list[Finding]:

@@ -26,13 +26,16 @@ class Case:
         signature: Name of the signature.
         name: Name of its input.
         value: The input: encoded images as a list of bytes, or an array.
-        expected: Answers by output name; dimension 0 is the batch.
+        expected: Answers by output name; dimension 0 is the batch. None: the request
+            must be refused.
+        logits: (B, H, W, K) of the classes that a "segmentation" chooses among.
     """
 
     signature: str
     name: str
     value: list[bytes] | np.ndarray
-    expected: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray] | None
+    logits: np.ndarray | None = None
 
 
 def check_answers(
@@ -46,6 +49,7 @@ def check_answers(
         tolerance: Largest difference allowed between float answers, relative to the
             largest of them where that exceeds 1.
     """
+    cases = [case for case in cases if case.expected is not None]
     with tempfile.TemporaryDirectory() as work:
         for index, case in enumerate(cases):
             _write_input(Path(work, str(index)), case)
@@ -73,7 +77,7 @@ def check_answers(
             answers = Path(work, str(index), "answers.npz")
             if answers.exists():
                 with np.load(answers, allow_pickle=False) as got:
-                    findings += _differences(case, dict(got), tolerance)
+                    findings += compare(case, dict(got), tolerance)
     return findings
 
 
@@ -87,9 +91,19 @@ def _write_input(folder: Path, case: Case):
         (folder / f"{index:04d}.image").write_bytes(encoded)
 
 
-def _differences(case: Case, got: dict, tolerance: float) -> list[Finding]:
-    batch = len(case.value)
-    where = f"{case.signature}, batch of {batch}"
+def compare(
+    case: Case, got: dict, tolerance: float, runtime: str = ""
+) -> list[Finding]:
+    """Where the answers to a case are not the expected ones.
+
+    Args:
+        case: With expected answers.
+        got: Answers by output name.
+        tolerance: As for `check_answers`.
+        runtime: What answered, for the finding.
+    """
+    where = f"{case.signature}, batch of {len(case.value)}"
+    where += f" ({runtime})" if runtime else ""
     if set(got) != set(case.expected):
         problem = f"Outputs are {sorted(got)}, expected {sorted(case.expected)}"
         return [Finding("outputs", where, problem, "Name the outputs alike.")]
@@ -97,7 +111,10 @@ def _differences(case: Case, got: dict, tolerance: float) -> list[Finding]:
     decided = _decided(case.expected, tolerance)
     for name, expected in case.expected.items():
         mask = decided if name not in _RANKED else np.ones_like(decided)
-        problem = _difference(got[name], expected, mask, tolerance)
+        if name == "segmentation" and case.logits is not None:
+            problem = _wrong_classes(got[name], expected, case.logits, tolerance)
+        else:
+            problem = _difference(got[name], expected, mask, tolerance)
         if problem:
             advice = "The SavedModel must answer as the model does."
             findings.append(Finding(name, where, problem, advice))
@@ -106,10 +123,6 @@ def _differences(case: Case, got: dict, tolerance: float) -> list[Finding]:
 
 # What decides the order of everything else; never wrong by more than rounding.
 _RANKED = ("probabilities", "scores", "detection_scores", "proposal_scores")
-
-# Share of pixels that may have another class, as a multiple of the tolerance: with that
-# of float32, one in a thousand.
-_PIXELS = 10
 
 
 def _decided(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
@@ -139,12 +152,32 @@ def _difference(got, expected, decided, tolerance: float) -> str | None:
         got, expected = got[decided], expected[decided]
     if got.dtype.kind != "f":
         different = int(np.sum(got != expected))
-        # Classes of pixels: where two are nearly even, rounding decides.
-        dense = got.dtype == np.uint8
-        allowed = int(_PIXELS * tolerance * got.size) if dense else 0
-        if different > allowed:
-            return f"{different} of {got.size} values differ, allowed {allowed}"
-        return None
+        return f"{different} of {got.size} values differ" if different else None
     allowed = tolerance * np.max(np.abs(expected), initial=1.0)
     worst = np.max(np.abs(got - expected), initial=0.0)
     return f"Differs by {worst:.2g}, allowed {allowed:.2g}" if worst > allowed else None
+
+
+def _wrong_classes(got, expected, logits, tolerance: float) -> str | None:
+    """How classes of pixels are wrong: none may be worse than rounding explains.
+
+    By the model's own logits the answered class must be as good as the best one, but
+    for twice what the logits themselves may be off. Rounding only ever decides between
+    classes that are that close.
+    """
+    if got.shape != expected.shape:
+        return f"Shape {got.shape}, expected {expected.shape}"
+    answered, seen = expected < logits.shape[-1], got < logits.shape[-1]
+    if different := int(np.sum((got != expected) & ~(answered & seen))):
+        return f"{different} of {got.size} pixels are void or unknown on one side alone"
+    places = np.where(answered, got, 0)[..., None].astype(np.int64)
+    lost = logits.max(axis=-1) - np.take_along_axis(logits, places, axis=-1)[..., 0]
+    lost = np.where(answered, lost, 0.0)
+    allowed = 2 * tolerance * np.max(np.abs(logits), initial=1.0)
+    wrong = int(np.sum(lost > allowed))
+    if not wrong:
+        return None
+    return (
+        f"{wrong} of {got.size} pixels have a class whose logit is up to "
+        f"{lost.max():.2g} below the best, allowed {allowed:.2g}"
+    )

@@ -33,11 +33,13 @@ class GateReport:
         folder: The folder that was checked.
         findings: Reasons against it; none of them is a warning.
         checks: Names of the checks that ran.
+        skipped: Names of those that could not run here -> why.
     """
 
     folder: str
     findings: tuple[Finding, ...]
     checks: tuple[str, ...]
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -54,6 +56,8 @@ class GateReport:
         from rich.table import Table
 
         console = console or Console()
+        for name, reason in self.skipped.items():
+            console.print(f"{self.folder}: not checked, {name}: {reason}")
         if self.passed:
             console.print(f"{self.folder}: passed {', '.join(self.checks)}")
             return

@@ -64,3 +64,19 @@ def write_warmup(folder: Path, requests: dict[str, dict[str, np.ndarray]]) -> bo
             record = prediction_log_pb2.PredictionLog(predict_log=log)
             writer.write(record.SerializeToString())
     return True
+
+
+def read_warmup(folder: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """(signature, its inputs by name) of each record that an export has."""
+    path = Path(folder) / "assets.extra" / WARMUP_FILE
+    if not path.exists():
+        return []
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    found = []
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(v) for name, v in request.inputs.items()}
+        found.append((request.model_spec.signature_name, inputs))
+    return found

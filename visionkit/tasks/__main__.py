@@ -13,7 +13,7 @@ import sys
 import warnings
 
 from visionkit._version import __version__
-from visionkit.types import STYLES
+from visionkit.types import PORTABLE_FORMATS, STYLES
 
 _VERBS = {
     "list": "show models, backbones, recipes, sources or augmentations",
@@ -23,6 +23,8 @@ _VERBS = {
     "evaluate": "measure a run on its validation data",
     "predict": "answer images with a run or a SavedModel",
     "export": "write a run as a SavedModel for TensorFlow Serving",
+    "serve": "answer as TensorFlow Serving does, for development",
+    "kit": "write what the official server image needs: config, compose, Kubernetes",
 }
 
 
@@ -39,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_verbs(add)
     _add_model_verbs(add)
     _add_predict(add)
+    _add_serve(add["serve"])
+    _add_kit(add["kit"])
     return parser
 
 
@@ -148,17 +152,75 @@ def _add_model_verbs(add) -> None:
     add["export"].add_argument(
         "--no-gate", action="store_true", help="publish without checking the export"
     )
+    add["export"].add_argument(
+        "--format",
+        default="saved_model",
+        choices=("saved_model", *PORTABLE_FORMATS),
+        help="default: saved_model; the others are measured on the validation data",
+    )
+    add["export"].add_argument(
+        "--max-drop",
+        type=float,
+        default=0.01,
+        metavar="D",
+        help="what LiteRT and ONNX may lose of the metric (default: 0.01)",
+    )
+
+
+def _add_serve(serve) -> None:
+    serve.add_argument(
+        "models",
+        metavar="MODELS_DIR|VERSION_DIR",
+        help="a folder of models, a model, a version, or a models.config",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    serve.add_argument("--port", type=int, default=8501, help="of REST; 0: a free one")
+    serve.add_argument("--grpc-port", type=int, default=8500, help="of gRPC")
+    serve.add_argument(
+        "--timeout", type=float, default=30, metavar="S", help="for a request"
+    )
+    serve.add_argument(
+        "--max-body", type=float, default=16, metavar="MB", help="of a REST request"
+    )
+    serve.add_argument(
+        "--max-batch", type=int, default=64, metavar="ROWS", help="in a request"
+    )
+    serve.add_argument(
+        "--max-requests", type=int, default=256, metavar="N", help="under way at once"
+    )
+
+
+def _add_kit(kit) -> None:
+    kit.add_argument(
+        "models",
+        nargs="+",
+        metavar="DIR",
+        help="a folder of models, a model, or one or two versions, the newer one last",
+    )
+    kit.add_argument("--out", required=True, metavar="DIR", help="e.g. deployment")
+    kit.add_argument(
+        "--canary",
+        action="store_true",
+        help="label the newer version canary, and the older one stable",
+    )
+    kit.add_argument(
+        "--batch", type=int, default=16, help="images that the server runs at once"
+    )
+    kit.add_argument("--cpus", type=int, default=2, help="cores of a server")
+    kit.add_argument("--gpu", action="store_true", help="the server has a GPU")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = _parse(argv)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    from visionkit.serving.server import command as serving
     from visionkit.tasks import commands, predicting
     from visionkit.training.recipe_files import RecipeError
 
     try:
-        module = predicting if arguments.verb == "predict" else commands
+        modules = {"predict": predicting, "serve": serving}
+        module = modules.get(arguments.verb, commands)
         return getattr(module, f"{arguments.verb}_command")(arguments) or 0
     except RecipeError as error:
         return _fail(error, 2)
@@ -187,6 +249,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     field = "images" if arguments.verb == "predict" else "overrides"
     if rest and (not hasattr(arguments, field) or any(r[0] == "-" for r in rest if r)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    smaller = arguments.verb == "export" and arguments.format != "saved_model"
+    if smaller and (arguments.style or arguments.no_gate):
+        parser.error("--style and --no-gate are about a SavedModel alone")
     if arguments.verb == "predict" and arguments.explain and not arguments.out:
         parser.error("--explain writes pictures: say where with --out DIR")
     if arguments.verb == "predict" and arguments.probabilities and not arguments.out:

@@ -239,10 +239,14 @@ def check_exists(path: str) -> None:
 
 
 def export_command(arguments) -> None:
-    """Write the next version of a SavedModel."""
+    """Write the next version of a SavedModel, or of a smaller format."""
     check_exists(arguments.run)
     # Whatever backend trained the weights, TensorFlow writes the export.
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    if arguments.format != "saved_model":
+        from visionkit.tasks.porting import port_command
+
+        return port_command(arguments)
 
     with quiet_start():
         from visionkit.exporting import export
@@ -268,9 +272,29 @@ def export_command(arguments) -> None:
     )
     console = make_console()
     console.print(f"exported  {path}")
-    if arguments.no_gate:
-        console.print(
-            "[yellow]unchecked: nothing was proved about how this version loads and "
-            "answers in a server[/]"
-        )
+    _print_unchecked(console, path)
     console.print(f"next      python -m visionkit.tasks predict {path} IMAGE")
+
+
+def _print_unchecked(console: Console, path: Path) -> None:
+    """Say what nothing proves of an export, and why."""
+    from visionkit.serving.gate import CHECKS
+
+    described = json.loads((path / "model.json").read_text("utf-8"))
+    for check, reason in described["unchecked"].items():
+        console.print(f"[yellow]unchecked[/] {check}: {CHECKS[check]} ({reason})")
+
+
+def kit_command(arguments) -> None:
+    """Write the files of a deployment."""
+    from visionkit.serving.kit import choose_versions, write_kit
+
+    models = choose_versions(arguments.models, canary=arguments.canary)
+    options = {key: getattr(arguments, key) for key in ("batch", "cpus", "gpu")}
+    console = make_console()
+    for file in write_kit(arguments.out, models, **options):
+        console.print(f"written  {file}")
+    for model in models:
+        labels = ", ".join(f"{k} {n}" for k, n in model.labels.items())
+        console.print(f"serves   {model.name}: {labels}")
+    console.print(f"next     docker compose -f {arguments.out}/compose.yaml up")

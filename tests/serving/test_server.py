@@ -1,0 +1,330 @@
+"""The development server loses nothing, refuses what is too much, leaves cleanly."""
+
+import gzip
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+from adders import publish_adder
+from google.protobuf import text_format
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from visionkit.serving.server.limits import Limits
+from visionkit.serving.server.server import Server
+from visionkit.serving.server.sources import find_models
+from visionkit.tasks.__main__ import main
+
+LIMITS = Limits(
+    body_bytes=20_000, batch=8, pixels=10_000, requests=3, seconds=1, read_seconds=0.5
+)
+
+
+def start(path, **options):
+    return Server(path, port=0, grpc_port=0, poll_seconds=0.05, **options)
+
+
+def ask(server, x=((1.0, 2.0),), where="adder", **more):
+    url = f"{server.url}/v1/models/{where}:predict"
+    return requests.post(url, json={"inputs": x, **more}, timeout=60)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def states(server, model="adder"):
+    found = requests.get(f"{server.url}/v1/models/{model}").json()
+    return {int(v["version"]): v["state"] for v in found["model_version_status"]}
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory):
+    """A server with small limits."""
+    base = tmp_path_factory.mktemp("strict")
+    publish_adder(base / "adder", 10)
+    with start(base, limits=LIMITS, threads=2) as server:
+        yield server
+
+
+def test_versions_swapped_under_load_lose_nothing(tmp_path):
+    publish_adder(tmp_path / "adder", 1)
+    with start(tmp_path) as server:
+        stop, seen, failures = threading.Event(), [[] for _ in range(4)], []
+
+        def client(mine):
+            while not stop.is_set():
+                answer = ask(server)
+                if answer.status_code != 200:
+                    failures.append(answer.text)
+                    continue
+                outputs = answer.json()["outputs"]
+                (amount,) = outputs["amount"]
+                assert outputs["y"] == [[1 + amount, 2 + amount]]
+                mine.append(amount)
+
+        clients = [threading.Thread(target=client, args=(mine,)) for mine in seen]
+        for thread in clients:
+            thread.start()
+        for version in range(2, 5):
+            publish_adder(tmp_path / "adder", version)
+            wait_for(lambda v=version: all(mine and mine[-1] == v for mine in seen))
+        broken = tmp_path / "adder" / "9"
+        broken.mkdir()
+        (broken / "saved_model.pb").write_bytes(b"half of it")
+        wait_for(lambda: states(server).get(9) == "END")
+        wait_for(lambda: len(seen[0]) and states(server)[3] == "END")
+        stop.set()
+        for thread in clients:
+            thread.join()
+        assert not failures
+        for mine in seen:  # one after the other, and never back
+            assert sorted(set(mine)) == list(dict.fromkeys(mine))
+        expected = {1: "END", 2: "END", 3: "END", 4: "AVAILABLE", 9: "END"}
+        assert states(server) == expected
+        status = requests.get(f"{server.url}/v1/models/adder/versions/9").json()
+        (entry,) = status["model_version_status"]
+        assert entry["status"]["error_code"] != "OK"
+        # Published properly, it is tried again.
+        (broken / "saved_model.pb").unlink()
+        broken.rmdir()
+        publish_adder(tmp_path / "adder", 9, version=9)
+        wait_for(lambda: states(server).get(9) == "AVAILABLE")
+
+
+def test_models_that_come_and_go_are_noticed(tmp_path):
+    publish_adder(tmp_path / "adder", 1)
+    with start(tmp_path) as server:
+        assert ask(server, where="later").status_code == 404
+        publish_adder(tmp_path / "later", 5)
+        wait_for(lambda: ask(server, where="later").status_code == 200)
+        (tmp_path / "later").rename(tmp_path / ".gone")
+        wait_for(lambda: ask(server, where="later").status_code == 404)
+        assert ask(server).status_code == 200
+
+
+def reload(server, config):
+    request = model_management_pb2.ReloadConfigRequest()
+    text_format.Parse(config, request.config)
+    with grpc.insecure_channel(server.grpc_target) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        return stub.HandleReloadConfigRequest(request, timeout=60).status
+
+
+def test_a_config_says_versions_and_labels(tmp_path):
+    base = tmp_path / "adder"
+    for amount in (1, 2, 3):
+        publish_adder(base, amount)
+    config = """model_config_list {{ config {{
+      name: "adder" base_path: "{base}" model_platform: "tensorflow"
+      model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
+      version_labels {{ key: "stable" value: {stable} }} }} }}"""
+    file = tmp_path / "models.config"
+    file.write_text(config.format(base=base, stable=1))
+    with start(file) as server:
+        assert states(server) == {1: "AVAILABLE", 2: "AVAILABLE"}
+
+        def amount(where):
+            return ask(server, where=f"adder{where}").json()["outputs"]["amount"]
+
+        assert amount("") == amount("/versions/2") == [2.0]
+        assert amount("/labels/stable") == [1.0]
+        assert reload(server, config.format(base=base, stable=2)).error_code == 0
+        assert amount("/labels/stable") == [2.0]
+        refused = reload(server, config.format(base=base, stable=3))
+        assert refused.error_code == 9 and "not currently available" in (
+            refused.error_message
+        )
+        assert amount("/labels/stable") == [2.0]
+
+
+def test_what_lies_where_is_found(tmp_path):
+    version = publish_adder(tmp_path / "models" / "adder", 1, version=7)
+    for path in (version, version.parent, version.parents[1]):
+        (source,) = find_models(path).values()
+        assert (source.name, source.wanted()) == ("adder", {7: version})
+    with pytest.raises(FileNotFoundError, match=r"Expected .*saved_model\.pb"):
+        find_models(tmp_path)
+
+
+def body_of(size):
+    return json.dumps({"inputs": [[1, 2]], "pad": "x" * size})
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "status"),
+    [
+        (body_of(10_000), {}, 200),
+        (body_of(30_000), {}, 413),
+        (gzip.compress(body_of(10_000).encode()), {"Content-Encoding": "gzip"}, 200),
+        (gzip.compress(body_of(900_000).encode()), {"Content-Encoding": "gzip"}, 413),
+        (b"no gzip", {"Content-Encoding": "gzip"}, 400),
+    ],
+)
+def test_bodies_are_limited(strict, data, headers, status):
+    url = f"{strict.url}/v1/models/adder:predict"
+    answer = requests.post(url, data=data, headers=headers, timeout=60)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["outputs" if status == 200 else "error"]
+
+
+def test_rows_and_pixels_are_limited(strict, picture, encode):
+    assert ask(strict, [[1, 2]] * 8).status_code == 200
+    answer = ask(strict, [[1, 2]] * 9)
+    assert answer.status_code == 400 and "At most 8 rows" in answer.json()["error"]
+    images = [encode(picture(80, 100), "PNG") for _ in range(2)]  # 8000 pixels each
+    codes = []
+    for count in (1, 2):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "adder"
+        request.model_spec.signature_name = "strings"
+        request.inputs["data"].CopyFrom(tf.make_tensor_proto(images[:count]))
+        codes.append(call(strict, request))
+    assert codes[0].outputs["size"].int_val[:] == [len(images[0])]
+    assert codes[1] == (
+        "INVALID_ARGUMENT",
+        "At most 10,000 pixels in a request. Received: 16,000",
+    )
+
+
+def call(server, request):
+    """The response, or the code and the text of the refusal."""
+    with grpc.insecure_channel(server.grpc_target) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        try:
+            return stub.Predict(request, timeout=60)
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+
+
+def test_a_small_message_cannot_ask_for_a_huge_tensor(strict):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "adder"
+    tensor = request.inputs["x"]
+    tensor.dtype = tf.float32.as_datatype_enum
+    tensor.float_val.append(1.0)
+    for size in (1 << 40, 2):
+        tensor.tensor_shape.dim.add(size=size)
+    code, text = call(strict, request)
+    assert code == "INVALID_ARGUMENT" and "larger than" in text
+
+
+def test_what_takes_too_long_is_given_up(strict):
+    started = time.monotonic()
+    answer = ask(strict, [1e12], signature_name="slow")
+    assert answer.status_code == 504 and time.monotonic() - started < 30
+    assert ask(strict).status_code == 200
+
+
+def test_a_slow_or_broken_upload_costs_nobody_else(strict):
+    host, port = strict.host, strict.port
+    head = (
+        b"POST /v1/models/adder:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n"
+    )
+    with socket.create_connection((host, port)) as slow:
+        slow.sendall(head + b"\r\n{")
+        slow.settimeout(30)
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+    for _ in range(5):  # more than may be under way
+        with socket.create_connection((host, port)) as broken:
+            broken.sendall(head + b"\r\n{")
+    wait_for(lambda: ask(strict).status_code == 200)
+
+
+def test_a_full_server_says_so_and_goes_on(strict):
+    answers = []
+
+    def client():
+        answers.append(ask(strict, [1e12], signature_name="slow"))
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) == {503, 504} and codes.count(504) >= 3
+    busy = next(answer for answer in answers if answer.status_code == 503)
+    assert busy.headers["Retry-After"] == "1" and "under way" in busy.json()["error"]
+    assert ask(strict).status_code == 200
+
+
+def test_one_connection_carries_many_requests(strict):
+    connection = http.client.HTTPConnection(strict.host, strict.port, timeout=60)
+    for turn in range(20):
+        body = json.dumps({"inputs": [[turn, 0]]} if turn % 3 else {"inputs": [[]]})
+        connection.request("POST", "/v1/models/adder:predict", body)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if turn % 3:
+            np.testing.assert_array_equal(answer["outputs"]["y"], [[turn + 10, 10]])
+        else:
+            assert response.status == 400
+    connection.close()
+
+
+def test_a_port_that_is_taken_is_named(strict, tmp_path):
+    publish_adder(tmp_path / "adder", 1)
+    with pytest.raises(OSError, match=f"{strict.port} cannot be used"):
+        Server(tmp_path, port=strict.port, grpc_port=0).start()
+    with pytest.raises(OSError, match=f"{strict.grpc_port} cannot be used"):
+        Server(tmp_path, port=0, grpc_port=strict.grpc_port).start()
+
+
+def test_nothing_to_serve_is_wrong_usage(tmp_path, capsys):
+    assert main(["serve", str(tmp_path)]) == 2
+    assert "No model to serve" in capsys.readouterr().err
+    (tmp_path / "models.config").write_text("model_config_list { config {} }")
+    assert main(["serve", str(tmp_path / "models.config")]) == 1
+    assert "name must be given" in capsys.readouterr().err
+
+
+def test_sigterm_answers_what_is_under_way(tmp_path):
+    publish_adder(tmp_path / "adder", 1)
+    command = [sys.executable, "-m", "visionkit.tasks", "serve", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--grpc-port", "0", "--timeout", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = iter(process.stdout.readline, "")
+        url = next(
+            re.search(r"http://\S+(?=/v1)", line) for line in lines if "REST" in line
+        )
+        host, port = url[0].removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        body = json.dumps({"signature_name": "slow", "inputs": [1e12]})
+        connection.request("POST", "/v1/models/adder:predict", body)
+        # Answered after it, so the first request has arrived.
+        assert requests.get(f"{url[0]}/v1/models/adder", timeout=60).ok
+        process.send_signal(signal.SIGTERM)
+        # Answered, though the server was told to stop.
+        assert connection.getresponse().status == 504
+        connection.close()
+        assert process.wait(60) == 0
+        assert "development server, not TensorFlow Serving" in process.stderr.read()
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{url[0]}/v1/models/adder", timeout=5)
+    finally:
+        process.kill()
+        process.communicate()

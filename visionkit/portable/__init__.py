@@ -1,0 +1,1 @@
+"""Smaller formats of a trained model: LiteRT and ONNX, for where no server runs."""

@@ -1,0 +1,235 @@
+"""What an operator needs beside the models to run the official server image."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from visionkit.serving.kit_manifests import compose, kubernetes
+from visionkit.serving.publish import versions
+from visionkit.serving.server.sources import find_models
+
+IMAGE = "tensorflow/serving:2.20.0"
+"""Official image; a version and not `latest`, so that a restart changes nothing."""
+
+SERVER_MEMORY = 1 << 30
+"""Bytes for the server itself and the requests in work, beside the models."""
+
+# TF Serving reckons with 1.2 times the files; two versions are served, and a third is
+# loaded before the oldest goes.
+_MEMORY_FACTOR = 3 * 1.2
+
+MONITORING = """\
+prometheus_config {
+  enable: true
+  path: "/monitoring/prometheus/metrics"
+}
+"""
+
+# The status answers 200 whatever the state is: only AVAILABLE can be asked.
+_READY = """\
+#!/bin/bash
+# Succeeds when every model has an available version. For the image, which has no curl.
+for model in {names}; do
+  exec 3<>/dev/tcp/127.0.0.1/"${{PORT:-8501}}" || exit 1
+  printf 'GET /v1/models/%s HTTP/1.0\\r\\nConnection: close\\r\\n\\r\\n' "$model" >&3
+  timeout 5 cat <&3 | grep -q '"AVAILABLE"' || exit 1
+done
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployed:
+    """One model as it is to be served.
+
+    Attributes:
+        name: What clients call it.
+        base: Its folder, whose numeric children are versions.
+        labels: Label -> version; these versions are served, and no other.
+    """
+
+    name: str
+    base: Path
+    labels: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the largest served version."""
+        found = versions(self.base)
+        return max(_folder_bytes(found[n]) for n in set(self.labels.values()))
+
+
+def choose_versions(
+    models: Iterable[str | os.PathLike], *, canary: bool = False
+) -> list[Deployed]:
+    """The models in some folders, with the version that each label is to point to.
+
+    Args:
+        models: Folders of models, or of one model's versions: its two newest are
+            served. Or one or two versions of a model, the one to be the newer last.
+        canary: Whether the newer version is only the "canary", and the older one
+            "stable"; else the newer is "stable" and the older "previous". Both are
+            loaded, because a label can only move to a version that is.
+
+    Raises:
+        FileNotFoundError: A folder holds no model.
+        ValueError: Two models have one name, or a name that a URL or a shell would read
+            otherwise; or more than two versions.
+    """
+    named: dict[str, list[tuple[Path, int | None]]] = {}
+    for folder in models:
+        for name, source in find_models(Path(folder)).items():
+            base = source.base if source.pinned is None else source.base.parent
+            if source.pinned not in (None, *versions(base)):
+                raise ValueError(
+                    "A version's folder must be a number, as `export` writes it. "
+                    f"Received: {source.base}"
+                )
+            named.setdefault(name, []).append((base, source.pinned))
+    return [_deployed(name, found, canary) for name, found in named.items()]
+
+
+def _deployed(name: str, found: list[tuple[Path, int | None]], canary: bool):
+    """A model of which a folder was named, or one or two versions."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            "A model's folder must be named with letters, digits, _, . and -. "
+            f"Received: {name!r}"
+        )
+    (base, *others), numbers = (list(column) for column in zip(*found, strict=True))
+    if numbers == [None]:
+        numbers = list(versions(base))[-2:]
+    if None in numbers or len(numbers) > 2 or any(other != base for other in others):
+        raise ValueError(
+            f"Name the folder of a model {name!r} once, or up to two of its versions. "
+            f"Received: {', '.join(str(base) for base, _ in found)}"
+        )
+    newest = ("canary", "stable") if canary else ("stable", "previous")
+    if len(numbers) == 1:
+        newest = ("stable",)
+    return Deployed(name, base, dict(zip(newest, reversed(numbers), strict=True)))
+
+
+def write_kit(
+    folder: str | os.PathLike,
+    models: Sequence[Deployed],
+    *,
+    batch: int = 16,
+    cpus: int = 2,
+    gpu: bool = False,
+    image: str = IMAGE,
+) -> list[Path]:
+    """Write the configuration of the official server image for some models.
+
+    - `models.config`: models, versions, labels; the server reads it again when it
+      changes;
+    - `batching.config`, `monitoring.config`: the server's further files;
+    - `ready.sh`: succeeds when every model is available;
+    - `compose.yaml`: one machine; `docker compose up` in the folder;
+    - `kubernetes.yaml`: a Deployment with probes, drain and limits, its Service,
+      disruption budget and network policy, and the files above as a ConfigMap. It
+      expects the models on a PersistentVolumeClaim `models`.
+
+    Args:
+        folder: Made if need be; files of these names are replaced.
+        models: Of `choose_versions`.
+        batch: Images that the server runs at once, at most.
+        cpus: Processor cores of a server.
+        gpu: Whether it has a GPU.
+        image: The server's image.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: A number below 1.
+    """
+    if batch < 1 or cpus < 1:
+        raise ValueError(
+            "`batch` and `cpus` must be at least 1. Received: "
+            f"batch={batch}, cpus={cpus}"
+        )
+    files = {
+        "models.config": models_config(models),
+        "batching.config": batching_config(batch, cpus),
+        "monitoring.config": MONITORING,
+        "ready.sh": _READY.format(names=" ".join(model.name for model in models)),
+    }
+    image = f"{image}-gpu" if gpu else image
+    memory = math.ceil(
+        SERVER_MEMORY + _MEMORY_FACTOR * sum(model.size for model in models)
+    )
+    folders = {model.name: model.base.resolve() for model in models}
+    machine = {"image": image, "memory": memory, "cpus": cpus, "gpu": gpu}
+    files["compose.yaml"] = _yaml(compose(folders, **machine))
+    files["kubernetes.yaml"] = _yaml(*kubernetes(files, **machine))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
+    return [folder / name for name in files]
+
+
+def models_config(models: Sequence[Deployed]) -> str:
+    """`ModelServerConfig` in protobuf's text format."""
+    lines = ["model_config_list {"]
+    for model in models:
+        lines += [
+            "  config {",
+            f'    name: "{model.name}"',
+            f'    base_path: "/models/{model.name}"',
+            '    model_platform: "tensorflow"',
+            "    model_version_policy {",
+            "      specific {",
+            *(f"        versions: {n}" for n in sorted(set(model.labels.values()))),
+            "      }",
+            "    }",
+        ]
+        for label, number in model.labels.items():
+            lines.append(f'    version_labels {{ key: "{label}" value: {number} }}')
+        lines.append("  }")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def batching_config(batch: int, cpus: int) -> str:
+    """`BatchingParameters` in protobuf's text format."""
+    sizes = [2**power for power in range(batch.bit_length()) if 2**power < batch]
+    allowed = "\n".join(f"allowed_batch_sizes: {size}" for size in [*sizes, batch])
+    return f"""\
+max_batch_size {{ value: {batch} }}
+batch_timeout_micros {{ value: 2000 }}
+num_batch_threads {{ value: {cpus} }}
+max_enqueued_batches {{ value: 100 }}
+enable_large_batch_splitting {{ value: true }}
+max_execution_batch_size {{ value: {batch} }}
+{allowed}
+"""
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Files as people write them: no anchors, text line by line."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def _yaml(*documents: dict) -> str:
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=100)

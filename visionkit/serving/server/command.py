@@ -1,0 +1,69 @@
+"""`serve`: the development server in the foreground."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+
+from visionkit._quiet import quiet_start
+
+_NEEDED = ("grpc", "starlette", "tensorflow_serving", "uvicorn")
+
+NOTICE = (
+    "This is visionkit's development server, not TensorFlow Serving: for development "
+    "and tests, without authentication and encryption."
+)
+
+
+def serve_command(arguments) -> None:
+    """Serve until SIGTERM or Ctrl-C, then answer what is under way and leave."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RuntimeError(
+            f"`serve` needs {', '.join(missing)}: pip install 'visionkit[serve]'"
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet_start():
+        from visionkit.serving.server.limits import Limits
+        from visionkit.serving.server.registry import LOG
+        from visionkit.serving.server.server import Server
+
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
+    LOG.setLevel("INFO")
+    limits = Limits(
+        body_bytes=round(arguments.max_body * 1e6),
+        batch=arguments.max_batch,
+        requests=arguments.max_requests,
+        seconds=arguments.timeout,
+    )
+    server = Server(
+        arguments.models,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        limits=limits,
+    )
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    print(NOTICE, file=sys.stderr, flush=True)
+    server.start()
+    try:
+        if all(v.state != "AVAILABLE" for v in server.registry.all()):
+            raise RuntimeError("No version could be loaded; the log above says why")
+        for version in server.registry.all():
+            if version.state == "AVAILABLE":
+                print(f"serving   {version.model} version {version.number}")
+        print(f"REST      {server.url}/v1/models/NAME:predict")
+        print(f"gRPC      {server.grpc_target}", flush=True)
+        told.wait()
+        print("stopping  answering what is under way", flush=True)
+        # A second signal need not be waited for.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+    finally:
+        server.stop()
