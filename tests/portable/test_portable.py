@@ -93,6 +93,7 @@ def test_painted_boxes_are_found_in_every_format(name, tmp_path):
         needs(name, kind, slow=kind != "yolo")
         for name in ("litert", "onnx")
         for kind in (*tiny_detectors.DETECTORS, "mask_rcnn")
+        if (name, kind) != ("onnx", "mask_rcnn")
     ],
 )
 def test_a_detector_with_its_suppression(name, kind, tmp_path):
@@ -114,7 +115,8 @@ def test_a_detector_with_its_suppression(name, kind, tmp_path):
 
 def test_the_table_of_what_does_not_work():
     refused = {(t, n) for n, kind in FORMATS.items() for t in kind.refused}
-    assert refused == {(task, "litert-int8") for task in BOX_TASKS}
+    unproven = {("instance_segmentation", "onnx")}
+    assert refused == {(task, "litert-int8") for task in BOX_TASKS} | unproven
     assert set(FORMATS) == set(PORTABLE_FORMATS)
     for task, name in refused:
         with pytest.raises(ValueError, match=f"{task} does not go into {name}"):
