@@ -316,6 +316,20 @@ def test_real_sets_equal_an_independent_parse(file, counts):
         np.testing.assert_allclose(record["area"], [o["area"] for o in own])
 
 
+def test_an_area_left_out_is_that_of_the_mask(tmp_path):
+    content = coco_dict()
+    for row in content["annotations"]:
+        row.pop("area", None)
+        x, y, width, height = row["bbox"]
+        row["segmentation"] = [[x, y, x + width, y, x, y + height]]  # half of the box
+    source = load(tmp_path, content, task="instance_segmentation")
+    areas = [mask.sum() for mask in masks_of(source, 0)]
+    record = source.record(0)
+    assert record["area"].tolist() == areas
+    halves = (record["boxes"][:, 2:] - record["boxes"][:, :2]).prod(axis=1) / 2
+    np.testing.assert_allclose(areas, halves, rtol=0.1)
+
+
 def test_real_polygons_are_masks_of_their_areas():
     path = SHARED / "nuts/trainval.json"
     if not path.is_file():

@@ -1,8 +1,11 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from visionkit.heads.mask import MaskHead
 from visionkit.heads.roi import BoxHead
 from visionkit.ops.roi_align import multilevel_roi_align
 
@@ -60,3 +63,21 @@ def test_config_gives_back_the_head():
     config = keras.saving.serialize_keras_object(head)
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == head.get_config()
+
+
+@pytest.mark.parametrize("kind", [BoxHead, MaskHead])
+def test_half_precision_does_not_move_boxes(kind, monkeypatch):
+    # bfloat16 has steps of four pixels from 512 on.
+    seen = []
+    module = sys.modules[kind.__module__]
+
+    def align(pyramid, boxes, *rest):
+        seen.append(numpy(boxes))
+        return multilevel_roi_align(pyramid, boxes, *rest)
+
+    monkeypatch.setattr(module, "multilevel_roi_align", align)
+    boxes = np.array([[[601.3, 402.7, 633.2, 431.4]]], "float32")
+    pyramid = {"P2": ops.ones((1, 9, 12, 8), "bfloat16")}
+    labels = [np.zeros((1, 1), "int32")] if kind is MaskHead else []
+    kind(5, output_size=2, dtype="mixed_bfloat16")(pyramid, boxes, *labels)
+    np.testing.assert_array_equal(seen[-1], boxes)

@@ -98,6 +98,21 @@ def test_mixup_is_equal_too(monkeypatch):
     assert (np.asarray(mixed["labels"][1]) == -1).all()
 
 
+def test_mixup_keeps_each_mask_beside_its_box():
+    images, target = batch()
+    rows = np.arange(target["labels"].size).reshape(target["labels"].shape)
+    target["boxes"] = np.broadcast_to(rows[..., None], (*rows.shape, 4)) + 0.0
+    masks = np.broadcast_to(rows[..., None, None], (*rows.shape, 2, 2))
+    own = np.full(len(images), 0.5, np.float32)
+    _, mixed = mixing.mixup(images, {**target, "masks": masks}, own)
+    found = np.asarray(mixed["labels"]) >= 0
+    assert found.sum() > (target["labels"] >= 0).sum()
+    np.testing.assert_array_equal(
+        np.asarray(mixed["masks"])[found][:, 0, 0],
+        np.asarray(mixed["boxes"])[found][:, 0],
+    )
+
+
 def test_both_sides_drop_by_the_same_rules():
     for name in ("MIN_VISIBLE", "MIN_SIDE"):
         assert getattr(mixing, name) == getattr(targets, name)

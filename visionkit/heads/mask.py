@@ -48,7 +48,9 @@ class MaskHead(layers.Layer):
         depth: int = 4,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # In half precision boxes would be rounded by several pixels; the layers inside
+        # cast their own input.
+        super().__init__(**{"autocast": False, **kwargs})
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.output_size, self.sampling_ratio = output_size, sampling_ratio
         self.channels, self.depth = channels, depth

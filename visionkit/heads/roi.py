@@ -44,7 +44,9 @@ class BoxHead(layers.Layer):
         depth: int = 2,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # In half precision boxes would be rounded by several pixels; the layers inside
+        # cast their own input.
+        super().__init__(**{"autocast": False, **kwargs})
         self.num_classes = num_classes
         self.output_size, self.sampling_ratio = output_size, sampling_ratio
         self.units, self.depth = units, depth

@@ -122,7 +122,8 @@ def mixup(images, target, own):
 
     Args:
         images: (B, h, w, C), any type.
-        target: Dict with "boxes" (B, M, 4) and "labels" (B, M).
+        target: Dict with "boxes" (B, M, 4) and "labels" (B, M), and perhaps "masks"
+            (B, M, MASK_SIZE, MASK_SIZE) uint8, framed by the boxes.
         own: (B,) float32, the weight of the image itself; 1 leaves it as it is.
 
     Returns:
@@ -137,7 +138,10 @@ def mixup(images, target, own):
     keep = ops.stack([ops.ones_like(mixed), mixed], axis=1)[..., None]
     keep = ops.logical_and(keep, labels >= 0)
     images = ops.cast(ops.round(values), images.dtype)
-    return images, {**target, **pack_rows({"boxes": boxes, "labels": labels}, keep)}
+    columns = {"boxes": boxes, "labels": labels}
+    if "masks" in target:  # objects stay whole, and so do masks in their boxes
+        columns["masks"] = _rolled(target["masks"], 2)
+    return images, {**target, **pack_rows(columns, keep)}
 
 
 def copy_paste(images, target, chosen):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from visionkit.data.progress import progress_bar
+from visionkit.data.rle import decode_runs
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.classes import choose_classes, read_classes
 from visionkit.data.sources.coco_json import Section, lookup, positions, read_json
@@ -102,6 +103,7 @@ class Coco(ObjectSource):
                 )
             columns["instance_masks"] = rles
             owners, columns = _select(sound, owners, columns)
+        _fill_areas(columns)
 
         split = split_in(path.stem) or split_in(path.parent.name) or "all"
         info = SourceInfo(task, names, int(kept.sum()), split, "coco")
@@ -123,7 +125,6 @@ class Coco(ObjectSource):
         boxes = objects.numbers("bbox", "four numbers [x, y, width, height]", 4)
         crowd = objects.numbers("iscrowd", "0 or 1", default=0) != 0
         area = objects.numbers("area", "a number", default=np.nan)
-        area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
         categories = objects.values("category_id", (int, str), "the id of a category")
         unknown = {c for c in categories if c not in labels}
         if unknown:
@@ -193,6 +194,17 @@ class Coco(ObjectSource):
 def _select(keep: np.ndarray, owners: np.ndarray, columns: dict):
     """The objects to keep."""
     return owners[keep], {key: value[keep] for key, value in columns.items()}
+
+
+def _fill_areas(columns: dict) -> None:
+    """Areas that the file leaves out: of the masks, or else of the boxes."""
+    missing = np.flatnonzero(np.isnan(columns["area"]))
+    if "instance_masks" in columns:
+        runs = (decode_runs(columns["instance_masks"][i]) for i in missing)
+        columns["area"][missing] = [lengths[1::2].sum() for lengths in runs]
+    else:
+        boxes = columns["boxes"][missing]
+        columns["area"][missing] = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
 
 
 def _categories(path: Path, content, chosen):

@@ -81,7 +81,7 @@ class MaskDetections(keras.layers.Layer):
     """
 
     def __init__(self, detections, head, levels, **kwargs):
-        # What the head reads keeps its type.
+        # The pyramid keeps its type.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.detections, self.head, self.levels = detections, head, levels
 
