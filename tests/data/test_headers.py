@@ -195,3 +195,30 @@ def test_notes_of_a_wrong_extension():
     header = inspect_image(encode("PNG"))
     assert header.notes("a/b.PNG") == []
     assert header.notes(b"caf\xe9.jpg") == ["image.extension"]
+
+
+@pytest.mark.parametrize(
+    ("stuffing", "rule"),
+    [
+        (b"\xff" * 40_000_000, "image.corrupt"),
+        (b"\xff\xd0" * 10_000_000, "image.corrupt"),
+        (b"\xff\xfe\0\2" * 1_000_000, "image.corrupt"),
+        (b"\xff" * 100_000, None),
+    ],
+    ids=["fill", "restarts", "comments", "a little fill"],
+)
+def test_inspect_image_walks_no_endless_header(stuffing, rule):
+    jpeg = encode("JPEG")
+    jpeg = jpeg[:2] + stuffing + jpeg[2:]
+    start = time.perf_counter()
+    if rule:
+        assert rule_of(jpeg) == rule
+    else:
+        assert inspect_image(jpeg).width == WIDTH
+    assert time.perf_counter() - start < 5
+
+
+def test_inspect_image_walks_no_endless_png():
+    png = encode("PNG")
+    chunks = (bytes(4) + b"teSt" + bytes(4)) * 1_000_000
+    assert rule_of(png[:33] + chunks + png[33:]) == "image.corrupt"

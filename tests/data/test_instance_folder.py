@@ -254,3 +254,68 @@ def test_what_cannot_be_used_is_told(tmp_path):
         InstanceFolder(tmp_path / "none")
     with pytest.raises(ValueError, match=r"for .*Received: task='classification'"):
         InstanceFolder(tmp_path, task="classification")
+
+
+def test_masks_that_are_no_png_are_told(tmp_path):
+    for name in "abc":
+        write_image(tmp_path / f"images/{name}.png")
+        (tmp_path / f"masks/{name}").mkdir(parents=True)
+    for name in ("a/1.jpg", "a/2.tif", "b/1.bmp"):
+        (tmp_path / "masks" / name).write_bytes(b"any")
+    write(tmp_path / "masks/b/2.png", shapes(1)[0])
+    source = InstanceFolder(tmp_path)
+    assert [len(source.record(i)["boxes"]) for i in range(len(source))] == [1, 0]
+    names = [source.record_name(i)[-5:] for i in range(2)]
+    assert names == ["b.png", "c.png"]  # c: an empty folder
+    told = [(remark.name[-7:], remark.rule) for remark in source.remarks]
+    files = ["/a/1.jpg", "/a/2.tif", "/b/1.bmp"]
+    assert told == [(file[1:], "mask.format") for file in files]
+    (skip,) = source.skipped
+    assert skip.name.endswith("a.png") and skip.rule == "mask.format"
+    assert "2 files" in skip.detail
+
+
+def test_numbers_of_many_instances_are_no_classes(tmp_path):
+    many = np.arange(30 * 44, dtype=np.uint16).reshape(SIZE)
+    write_image(tmp_path / "images/a.png")
+    write(tmp_path / "masks/a.png", np.minimum(many, 1200))
+    assert detect_source(tmp_path, TASK).train == {}
+
+
+def test_instances_without_a_class_are_counted(tmp_path):
+    ids = numbered([24001, 26000, 26001], np.uint16)
+    ids[-1] = 7  # road: no instance
+    write_image(tmp_path / "images/a.png")
+    write(tmp_path / "masks/a.png", ids)
+    assert not InstanceFolder(tmp_path, divisor=1000).remarks
+    (remark,) = InstanceFolder(tmp_path, divisor=1000, classes={"man": 24}).remarks
+    assert remark.rule == "label.other_class"
+    assert remark.detail.startswith("2 instances") and remark.detail.endswith(": 26")
+
+
+def test_lists_of_images_with_a_folder_of_masks_each(tmp_path):
+    for name in ("a.b", "c", "in/d", "e", "f"):
+        write_image(tmp_path / f"images/{name}.png")
+        write(tmp_path / f"masks/{name}/1.png", shapes(1)[0])
+    lines = "a.b\nc 1\nimages/in/d.png\nimages/e.png masks/e\nnone\n"
+    (tmp_path / "train.txt").write_text(lines)
+    source = InstanceFolder(tmp_path)
+    names = [source.record_name(i).split("images/")[1] for i in range(len(source))]
+    assert names == ["a.b.png", "c.png", "in/d.png", "e.png"]
+    (skip,) = source.skipped
+    assert skip.name.endswith("none") and skip.rule == "image.missing"
+    assert skip.detail.startswith("listed in ")
+
+
+def test_a_number_can_be_void(tmp_path):
+    ids = numbered([1, 2])
+    ids[-3:] = 255
+    write_image(tmp_path / "images/a.png")
+    pixels = Image.fromarray(ids, "P")
+    pixels.putpalette(bytes(range(256)) * 3)
+    write(tmp_path / "masks/a.png", pixels)
+    assert_shapes(InstanceFolder(tmp_path, void=255).record(0), 2)
+    assert len(InstanceFolder(tmp_path).record(0)["boxes"]) == 3
+    write_folders(tmp_path / "each")
+    with pytest.raises(ValueError, match="each instance has a PNG of its own"):
+        InstanceFolder(tmp_path / "each", void=255)

@@ -213,3 +213,14 @@ def test_what_cannot_be_used_is_told(tmp_path):
     write(tmp_path, {"k": {"filename": "z.png", "regions": []}})
     with pytest.raises(ValueError, match="lists no image that exists"):
         Via("via.json", root=tmp_path)
+
+
+def test_chosen_classes_are_compared_with_the_file(tmp_path):
+    write(tmp_path, entries(*TWO))
+    with pytest.raises(ValueError, match=r"'Cat'. Did you mean 'cat'"):
+        Via("via.json", root=tmp_path, classes=["Cat"])
+    source = Via("via.json", root=tmp_path, classes=["dog", "Cat"])
+    (remark,) = source.remarks
+    assert remark.rule == "label.absent" and "Did you mean 'cat'" in remark.detail
+    write(tmp_path, entries())  # nothing was drawn: nothing is lost
+    assert len(Via("via.json", root=tmp_path, classes=["Cat"])) == 2

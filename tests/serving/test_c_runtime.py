@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from visionkit.serving import c_runtime
+from visionkit.serving import c_runtime, replay
 from visionkit.serving.c_runtime import check_c_runtime
 from visionkit.serving.gate import CHECKS, run_gate
 from visionkit.serving.replay import Case
@@ -97,6 +97,20 @@ def test_a_warm_up_record_that_fails_is_found(tmp_path):
     assert write_warmup(tmp_path, {"fine": {"x": -9 * X}})
     (finding,) = check_c_runtime(tmp_path, [], 1e-5)
     assert "negative" in finding.problem
+
+
+@needs_compiler
+def test_a_library_that_does_not_load_is_a_finding(tmp_path, monkeypatch):
+    save(tmp_path, fine=positive)
+    monkeypatch.setattr(c_runtime, "_libraries", lambda: ["./nowhere.so"])
+    (finding,) = check_c_runtime(tmp_path, [Case("fine", "x", X, {"y": X + 1})], 1e-5)
+    assert "before it loads: cannot load: ./nowhere.so" in finding.problem
+
+
+def test_what_does_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(replay, "LONGEST_RUN", 0.2)
+    done = replay.run_bounded(["sleep", "60"])
+    assert done.returncode == 124 and "not done after 0.2 s" in done.stderr
 
 
 def test_without_a_compiler_the_report_says_so(tmp_path, monkeypatch):

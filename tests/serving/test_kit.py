@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 import yaml
 from google.protobuf import text_format
 
 from visionkit.serving.kit import choose_versions, write_kit
+from visionkit.serving.kit_manifests import compose
 from visionkit.serving.server.sources import read_config_file
 from visionkit.tasks.__main__ import main
 
@@ -46,22 +48,50 @@ def test_models_config_names_versions_and_labels(models, tmp_path):
     assert back.labels == {"previous": 12, "stable": 3}
 
 
-@pytest.mark.parametrize("batch", [1, 12, 16])
-def test_batches_grow_to_the_largest(models, tmp_path, batch):
+@pytest.mark.parametrize(("batch", "largest"), [(1, 64), (16, 64), (100, 100)])
+def test_a_request_may_hold_more_than_runs_at_once(models, tmp_path, batch, largest):
     write_kit(tmp_path, choose_versions([models]), batch=batch)
-    text = (tmp_path / "batching.config").read_text()
-    sizes = [int(s.split()[1]) for s in text.splitlines() if s.startswith("allowed")]
-    # The server refuses a list that does not rise, or ends elsewhere.
-    assert sizes == sorted(set(sizes)) and sizes[-1] == batch
-    assert f"max_batch_size {{ value: {batch} }}" in text
-    assert f"max_execution_batch_size {{ value: {batch} }}" in text
+    lines = (tmp_path / "batching.config").read_text().splitlines()
+    # What is larger than the first the server refuses; what it runs is the second.
+    assert f"max_batch_size {{ value: {largest} }}" in lines
+    assert f"max_execution_batch_size {{ value: {batch} }}" in lines
+    assert "enable_large_batch_splitting { value: true }" in lines
+
+
+def test_after_a_rollback_the_bad_version_does_not_come_back(models, tmp_path, capsys):
+    flowers, config = models / "flowers", tmp_path / "kit" / "models.config"
+
+    def kit(*folders, code=0):
+        arguments = [str(folder) for folder in folders]
+        assert main(["kit", *arguments, "--out", str(config.parent)]) == code
+        return read_config_file(config)["flowers"].labels
+
+    def add(number):
+        (flowers / number).mkdir()
+        (flowers / number / "saved_model.pb").write_bytes(b"0")
+
+    assert kit(models) == {"stable": 12, "previous": 3}
+    add("13")
+    assert kit(models, "--canary") == {"stable": 12, "canary": 13}
+    assert kit(models) == {"stable": 13, "previous": 12}
+    back = {"stable": 12, "previous": 13}
+    assert kit(flowers / "13", flowers / "12", models / "cells") == back
+    add("14")
+    capsys.readouterr()
+    assert kit(models, "--canary", code=1) == back
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "Version 13 of 'flowers' would become stable" in said
+    assert f"{flowers / '12'} {flowers / '14'}" in said
+    named = (flowers / "12", flowers / "14", models / "cells")
+    assert kit(*named, "--canary") == {"stable": 12, "canary": 14}
 
 
 def test_manifests_hold_together(models, tmp_path):
     write_kit(tmp_path / "kit", choose_versions([models]), cpus=4, gpu=True)
     compose = yaml.safe_load((tmp_path / "kit" / "compose.yaml").read_text())
     (service,) = compose["services"].values()
-    assert f"{models / 'flowers'}:/models/flowers:ro" in service["volumes"]
+    volume = {"type": "bind", "target": "/models/flowers", "read_only": True}
+    assert {**volume, "source": str(models / "flowers")} in service["volumes"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert service["image"].startswith("tensorflow/serving:")
 
@@ -81,12 +111,21 @@ def test_manifests_hold_together(models, tmp_path):
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert 30 <= sleep < pod["terminationGracePeriodSeconds"]
     # Room for two versions of both models at least, of 12,000 and 1,000 bytes.
-    assert container["resources"]["limits"]["memory"] >= (1 << 30) + 2 * 13_000
+    memory = container["resources"]["limits"]["memory"]
+    assert memory >= (1 << 30) + 2 * 13_000 and memory % (256 << 20) == 0
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert documents["Service"]["spec"]["selector"] == labels
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_compose_takes_folders_by_their_names():
+    folders = {"a": Path("/price: 5$/{a}")}
+    machine = {"image": "image", "memory": 1, "cpus": 1, "gpu": False}
+    volumes = compose(folders, **machine)["services"]["serving"]["volumes"]
+    assert volumes[1]["source"] == "/price: 5$$/{a}"
+    assert all(volume["read_only"] for volume in volumes)
 
 
 def test_monitoring_and_batching_are_protobuf_text(models, tmp_path):

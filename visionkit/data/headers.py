@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import zlib
@@ -27,7 +28,12 @@ MIN_SIDE = 2
 HEAD_BYTES = 16 * 1024
 TAIL_BYTES = 4 * 1024
 
+MAX_SEGMENTS = 1000
+"""Segments or chunks before the pixels that are walked; files have some dozens."""
+
 CONVERT = "convert it to JPEG or PNG"
+
+_FILL = re.compile(rb"\xff+")
 
 # Formats that cameras and tools write and TensorFlow cannot decode: how the file
 # starts (offset, bytes), and its name.
@@ -138,15 +144,20 @@ def _check_size(header: ImageHeader) -> ImageHeader:
     return header
 
 
-def _read_jpeg(window: _Window) -> ImageHeader:
-    """Walks the markers to the frame header (ITU-T T.81, annex B)."""
-    offset, exif = 2, None
-    while True:
+def _find_frame(window: _Window) -> tuple[int, int, bytes]:
+    """Walks the markers to the frame header (ITU-T T.81, annex B).
+
+    Returns:
+        Its marker and where it stands, and the Exif data before it.
+    """
+    offset, exif = 2, b""
+    for _ in range(MAX_SEGMENTS):
         prefix, marker = window.exactly(offset, 2)
         if prefix != 0xFF:
             raise BadImage("image.corrupt", f"no JPEG marker at byte {offset}")
-        if marker == 0xFF:  # fill byte
-            offset += 1
+        if marker == 0xFF:  # fill bytes, up to the last one
+            filled = window.at(offset, HEAD_BYTES)
+            offset += _FILL.match(filled).end() - 1
             continue
         if 0xD0 <= marker <= 0xD7 or marker == 0x01:  # markers without a length
             offset += 2
@@ -155,10 +166,17 @@ def _read_jpeg(window: _Window) -> ImageHeader:
             raise BadImage("image.corrupt", "a JPEG without a frame header")
         (length,) = struct.unpack(">H", window.exactly(offset + 2, 2))
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            break
-        if marker == 0xE1 and exif is None and window.at(offset + 4, 6) == b"Exif\0\0":
+            return marker, offset, exif
+        if marker == 0xE1 and not exif and window.at(offset + 4, 6) == b"Exif\0\0":
             exif = window.at(offset + 10, length - 8)
         offset += 2 + max(length, 2)
+    detail = f"a JPEG with more than {MAX_SEGMENTS} markers before its frame header"
+    raise BadImage("image.corrupt", detail)
+
+
+def _read_jpeg(window: _Window) -> ImageHeader:
+    """The frame header, and whether the end of the image is there."""
+    marker, offset, exif = _find_frame(window)
     depth, height, width, channels = struct.unpack(
         ">BHHB", window.exactly(offset + 4, 6)
     )
@@ -168,7 +186,7 @@ def _read_jpeg(window: _Window) -> ImageHeader:
     # In the scans 0xFF is followed by 0x00 or a restart marker: 0xFFD9 is the end.
     if not window.contains(b"\xff\xd9", offset):
         raise BadImage("image.truncated", f"a JPEG without its end ({window.size} B)")
-    orientation = exif_orientation(exif or b"")
+    orientation = exif_orientation(exif)
     return ImageHeader("jpeg", height, width, channels, depth, orientation)
 
 
@@ -182,7 +200,7 @@ def _read_png(window: _Window) -> ImageHeader:
         raise BadImage("image.corrupt", f"a PNG of colour type {colour}, {depth} bits")
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour]
     offset, orientation = 33, 1
-    while True:
+    for _ in range(MAX_SEGMENTS):
         length, kind = struct.unpack(">I4s", window.exactly(offset, 8))
         if kind in (b"IDAT", b"IEND"):
             break
@@ -191,6 +209,9 @@ def _read_png(window: _Window) -> ImageHeader:
         elif kind == b"eXIf":
             orientation = exif_orientation(window.at(offset + 8, min(length, 65536)))
         offset += 12 + length
+    else:
+        detail = f"a PNG with more than {MAX_SEGMENTS} chunks before its pixels"
+        raise BadImage("image.corrupt", detail)
     if not window.contains(b"IEND\xaeB`\x82", offset):
         raise BadImage("image.truncated", f"a PNG without its end ({window.size} B)")
     return ImageHeader("png", height, width, channels, depth, orientation)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from visionkit.serving.replay import Case, compare
+from visionkit.serving.replay import Case, compare, run_bounded
 from visionkit.serving.report import Finding
 from visionkit.serving.warmup import read_warmup
 
@@ -98,21 +98,21 @@ def _run(folder: Path, work: Path) -> tuple[str, list[str]]:
     """(what keeps it from loading or "", a status line per request)."""
     if (built := _build(work)).returncode:
         return f"The C program does not compile: {built.stderr[-300:]}", []
-    done = subprocess.run(
+    done = run_bounded(
         [work / "c_runtime", Path(folder).resolve(), *_libraries()],
         cwd=work,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        errors="replace",
     )
+    last = " | ".join(done.stderr.strip().splitlines()[-3:])
+    if not (work / "status.txt").exists():  # a library cannot be loaded
+        return f"It ends with {done.returncode} before it loads: {last}", []
     lines = (work / "status.txt").read_text("utf-8", "replace").splitlines()
     if len(lines) > 1 and not lines[1].startswith("0"):
         return f"It does not load: {lines[1][-300:]}", []
     requests = (work / "plan.txt").read_text().count("\n")
     if done.returncode or len(lines) != requests + 2:
-        last = " | ".join(done.stderr.strip().splitlines()[-3:])
-        return f"It ends with {done.returncode} at request {len(lines) - 2}: {last}", []
+        place = f"at request {len(lines) - 2}" if len(lines) > 1 else "before it loads"
+        return f"It ends with {done.returncode} {place}: {last}", []
     if not lines[0].startswith("0"):
         warnings.warn(
             "The C runtime answered with XLA enabled, which a server has not: this "
@@ -138,7 +138,7 @@ def _libraries() -> list[str]:
 def _build(folder: Path) -> subprocess.CompletedProcess:
     include = tf.sysconfig.get_include()
     command = [_compiler(), "-O1", _SOURCE, f"-I{include}", "-ldl", "-o", "c_runtime"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run_bounded(command, cwd=folder)
 
 
 def _write_request(work: Path, name: str, case: Case, signature) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from visionkit.serving.kit_manifests import compose, kubernetes
 from visionkit.serving.publish import versions
+from visionkit.serving.server.limits import Limits
 from visionkit.serving.server.sources import find_models
 
 IMAGE = "tensorflow/serving:2.20.0"
@@ -20,6 +21,8 @@ IMAGE = "tensorflow/serving:2.20.0"
 
 SERVER_MEMORY = 1 << 30
 """Bytes for the server itself and the requests in work, beside the models."""
+
+_MEMORY_STEP = 256 << 20  # a limit that a few bytes more of a model leave alone
 
 # TF Serving reckons with 1.2 times the files; two versions are served, and a third is
 # loaded before the oldest goes.
@@ -66,7 +69,10 @@ class Deployed:
 
 
 def choose_versions(
-    models: Iterable[str | os.PathLike], *, canary: bool = False
+    models: Iterable[str | os.PathLike],
+    *,
+    canary: bool = False,
+    replaces: str | os.PathLike | None = None,
 ) -> list[Deployed]:
     """The models in some folders, with the version that each label is to point to.
 
@@ -76,12 +82,17 @@ def choose_versions(
         canary: Whether the newer version is only the "canary", and the older one
             "stable"; else the newer is "stable" and the older "previous". Both are
             loaded, because a label can only move to a version that is.
+        replaces: The `models.config` in use, if there is one. Of a model that it lists
+            only a version that is "stable" or "canary" there becomes "stable", unless
+            the versions are named: after a rollback the newest but one is a bad one.
 
     Raises:
         FileNotFoundError: A folder holds no model.
         ValueError: Two models have one name, or a name that a URL or a shell would read
-            otherwise; or more than two versions.
+            otherwise; or more than two versions; or a version would become "stable"
+            that the file in use does not call so.
     """
+    in_use = _labels_in_use(Path(replaces)) if replaces is not None else {}
     named: dict[str, list[tuple[Path, int | None]]] = {}
     for folder in models:
         for name, source in find_models(Path(folder)).items():
@@ -92,7 +103,43 @@ def choose_versions(
                     f"Received: {source.base}"
                 )
             named.setdefault(name, []).append((base, source.pinned))
-    return [_deployed(name, found, canary) for name, found in named.items()]
+    chosen = [_deployed(name, found, canary) for name, found in named.items()]
+    for model in chosen:
+        if named[model.name][0][1] is None and model.name in in_use:
+            _check_stable(model, in_use[model.name], Path(replaces))
+    return chosen
+
+
+_LABEL = re.compile(
+    r'\bname:\s*"(?P<name>[^"]*)"|\bkey:\s*"(?P<label>[^"]*)"\s*value:\s*(?P<number>\d+)'
+)
+
+
+def _labels_in_use(file: Path) -> dict[str, dict[str, int]]:
+    """Model -> label -> version of a file as `models_config` writes it."""
+    labels, model = {}, {}
+    for found in _LABEL.finditer(file.read_text("utf-8") if file.is_file() else ""):
+        if found["name"] is not None:
+            model = labels.setdefault(found["name"], {})
+        else:
+            model[found["label"]] = int(found["number"])
+    return labels
+
+
+def _check_stable(model: Deployed, before: dict[str, int], file: Path):
+    stable = model.labels["stable"]
+    if not before or stable in (before.get("stable"), before.get("canary")):
+        return
+    was = ", ".join(f"{label} {number}" for label, number in before.items())
+    new = ", ".join(f"{label} {number}" for label, number in model.labels.items())
+    raise ValueError(
+        f"Version {stable} of {model.name!r} would become stable ({new}), and is "
+        f"neither stable nor canary in {file} ({was}). Try it as a canary first, or "
+        "name the one or two versions that are to be served instead of their model, "
+        f"the newer one last, e.g.: {model.base / str(before.get('stable', stable))} "
+        f"{model.base / str(max(model.labels.values()))}. Versions that are named are "
+        "served as they are named."
+    )
 
 
 def _deployed(name: str, found: list[tuple[Path, int | None]], canary: bool):
@@ -162,9 +209,8 @@ def write_kit(
         "ready.sh": _READY.format(names=" ".join(model.name for model in models)),
     }
     image = f"{image}-gpu" if gpu else image
-    memory = math.ceil(
-        SERVER_MEMORY + _MEMORY_FACTOR * sum(model.size for model in models)
-    )
+    bytes_needed = SERVER_MEMORY + _MEMORY_FACTOR * sum(m.size for m in models)
+    memory = math.ceil(bytes_needed / _MEMORY_STEP) * _MEMORY_STEP
     folders = {model.name: model.base.resolve() for model in models}
     machine = {"image": image, "memory": memory, "cpus": cpus, "gpu": gpu}
     files["compose.yaml"] = _yaml(compose(folders, **machine))
@@ -198,17 +244,18 @@ def models_config(models: Sequence[Deployed]) -> str:
 
 
 def batching_config(batch: int, cpus: int) -> str:
-    """`BatchingParameters` in protobuf's text format."""
-    sizes = [2**power for power in range(batch.bit_length()) if 2**power < batch]
-    allowed = "\n".join(f"allowed_batch_sizes: {size}" for size in [*sizes, batch])
+    """`BatchingParameters` in protobuf's text format.
+
+    `max_batch_size` is what one request may hold; what is more than
+    `max_execution_batch_size` is split and runs in parts.
+    """
     return f"""\
-max_batch_size {{ value: {batch} }}
+max_batch_size {{ value: {max(batch, Limits.batch)} }}
 batch_timeout_micros {{ value: 2000 }}
 num_batch_threads {{ value: {cpus} }}
 max_enqueued_batches {{ value: 100 }}
 enable_large_batch_splitting {{ value: true }}
 max_execution_batch_size {{ value: {batch} }}
-{allowed}
 """
 
 

@@ -36,8 +36,8 @@ def compose(folders: Mapping[str, Path], *, image, memory, cpus, gpu) -> dict:
         # The server asks nobody who they are: no further than this machine.
         "ports": ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"],
         "volumes": [
-            ".:/kit:ro",
-            *(f"{path}:/models/{name}:ro" for name, path in folders.items()),
+            _mount(".", "/kit"),
+            *(_mount(str(path), f"/models/{name}") for name, path in folders.items()),
         ],
         "healthcheck": {
             "test": ["CMD", "bash", "/kit/ready.sh"],
@@ -55,6 +55,12 @@ def compose(folders: Mapping[str, Path], *, image, memory, cpus, gpu) -> dict:
         "security_opt": ["no-new-privileges:true"],
     }
     return {"services": {"serving": service}}
+
+
+def _mount(source: str, target: str) -> dict:
+    """A folder of this machine; in the long syntax it may hold colons."""
+    source = source.replace("$", "$$")  # Compose would put a variable in its place
+    return {"type": "bind", "source": source, "target": target, "read_only": True}
 
 
 def kubernetes(files: dict[str, str], *, image, memory, cpus, gpu) -> list[dict]:

@@ -15,6 +15,9 @@ import numpy as np
 
 from visionkit.serving.report import Finding
 
+LONGEST_RUN = 1800
+"""Seconds that a process of the gate may take: many times what the slowest needs."""
+
 _WORKER = Path(__file__).with_name("replay_worker.py")
 
 
@@ -55,13 +58,10 @@ def check_answers(
             _write_input(Path(work, str(index)), case)
         plan = [(case.signature, case.name) for case in cases]
         Path(work, "plan.json").write_text(json.dumps(plan))
-        process = subprocess.run(
+        process = run_bounded(
             # -P: the worker's own folder, inside the package, is not importable.
             [sys.executable, "-P", str(_WORKER), os.fspath(folder), work],
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
-            text=True,
-            errors="replace",
         )
         log = Path(work, "failures.json")
         if not log.exists():
@@ -79,6 +79,30 @@ def check_answers(
                 with np.load(answers, allow_pickle=False) as got:
                     findings += compare(case, dict(got), tolerance)
     return findings
+
+
+def run_bounded(command: Sequence, **options) -> subprocess.CompletedProcess:
+    """A command's end and what it wrote; it is killed after `LONGEST_RUN`.
+
+    Args:
+        command: The program and its arguments.
+        options: Of `subprocess.run`.
+
+    Returns:
+        With status 124, as of `timeout`, where it was killed; `stderr` says so.
+    """
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LONGEST_RUN,
+            **options,
+        )
+    except subprocess.TimeoutExpired:
+        said = f"it was not done after {LONGEST_RUN} s and was killed"
+        return subprocess.CompletedProcess(command, 124, "", said)
 
 
 def _write_input(folder: Path, case: Case):

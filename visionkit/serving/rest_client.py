@@ -62,6 +62,9 @@ class RestTransport:
         if not hasattr(self.local, "session"):
             self.local.session = requests.Session()
             self.local.session.headers.update(self.headers)
+            if "Authorization" in self.local.session.headers:
+                # An entry of ~/.netrc would replace it.
+                self.local.session.auth = lambda request: request
         return self.local.session
 
     def _ask(self, verb: str, action: str, body: str | None = None) -> dict:
@@ -73,15 +76,13 @@ class RestTransport:
             answer = self._session().request(
                 verb, url, data=body, headers=headers, timeout=self.timeout
             )
-        except requests.Timeout as error:
+        except requests.ReadTimeout as error:
             raise CallError(
                 f"{url} did not answer within {self.timeout} s", None
             ) from error
         except requests.RequestException as error:
-            # Cut off, before or within the answer; nothing else gets better by itself.
-            lost = requests.ConnectionError, requests.exceptions.ChunkedEncodingError
             raise CallError(
-                f"{url} cannot be reached: {error}", None, isinstance(error, lost)
+                f"{url} cannot be reached: {error}", None, _passes(error)
             ) from error
         if answer.status_code != 200:
             raise _refusal(url, answer)
@@ -94,6 +95,16 @@ class RestTransport:
                 "REST port of TF Serving?",
                 answer.status_code,
             ) from error
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a connection failed in a way that gets better by itself."""
+    from requests import exceptions
+
+    # Not made in time, or cut off, before or within the answer. A certificate that is
+    # refused stays so.
+    lost = exceptions.ConnectionError, exceptions.ChunkedEncodingError
+    return isinstance(error, lost) and not isinstance(error, exceptions.SSLError)
 
 
 def _refusal(url: str, answer) -> CallError:

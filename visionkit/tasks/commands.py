@@ -289,7 +289,8 @@ def kit_command(arguments) -> None:
     """Write the files of a deployment."""
     from visionkit.serving.kit import choose_versions, write_kit
 
-    models = choose_versions(arguments.models, canary=arguments.canary)
+    in_use = Path(arguments.out) / "models.config"
+    models = choose_versions(arguments.models, canary=arguments.canary, replaces=in_use)
     options = {key: getattr(arguments, key) for key in ("batch", "cpus", "gpu")}
     console = make_console()
     for file in write_kit(arguments.out, models, **options):

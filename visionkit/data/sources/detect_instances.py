@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from visionkit.data.image_header import BadImage
 from visionkit.data.sources import instance_listing
 from visionkit.data.sources.detect_masks import IMAGE_FOLDERS, MASK_FOLDERS
@@ -100,11 +98,12 @@ def _divisor(root: Path, images: str, masks: str) -> dict | None:
         found = list_masks(root, images, masks, "all").masks
     except (FileNotFoundError, ValueError):
         return None
+    ids = [0]
     for path in found[:: max(len(found) // _PEEKED, 1)]:
         try:
-            ids = read_numbered(path).ids
+            ids.extend(read_numbered(path).ids.tolist())
         except BadImage:
             continue
-        if np.any(ids >= DIVISOR) and np.all(ids < DIVISOR * 256):
-            return {"divisor": DIVISOR}
-    return {}
+    # Classes have 8 bits; numbers of very many instances fill what lies between.
+    classes = [i if i < DIVISOR else i // DIVISOR for i in ids]
+    return {"divisor": DIVISOR} if max(ids) >= DIVISOR and max(classes) < 256 else {}

@@ -14,11 +14,15 @@ from visionkit.data.mask_runs import Instances, join_instances, split_ids
 from visionkit.data.sources.base import Skip
 
 
-def read_numbered(path: bytes) -> Instances:
+def read_numbered(path: bytes, void: int | None = None) -> Instances:
     """The instances of a PNG whose pixels are their numbers, 0 where there is none.
 
     Grey of 8 or 16 bits, palette indices, or colours; a colour is the number red +
     256 * green + 65536 * blue.
+
+    Args:
+        path: The PNG.
+        void: A number whose pixels are background too.
 
     Raises:
         BadImage: By a rule that begins with "mask".
@@ -26,6 +30,8 @@ def read_numbered(path: bytes) -> Instances:
     pixels = _read_pixels(encoded_mask({"mask_path": path})).astype(np.int64)
     if pixels.ndim == 3:
         pixels = pixels @ np.array([1, 256, 65536])
+    if void is not None:
+        pixels = np.where(pixels == void, 0, pixels)
     return split_ids(pixels.astype(np.int32))
 
 

@@ -56,12 +56,16 @@ class InstanceFolder(ObjectSource):
         image_suffix: What names of images have after what they share with the masks,
             e.g. "_leftImg8bit".
         mask_suffix: The same of the masks, e.g. "_mask" or "_gtFine_instanceIds".
+        void: A number of no instance, whose pixels become background: 255 for the
+            borders in Pascal VOC's `SegmentationObject`. Only where a PNG numbers the
+            instances.
         task: "instance_segmentation", "detection", or "semantic_segmentation":
             instances are painted by falling area over label 0, "background".
 
     Raises:
         FileNotFoundError: No such folder, split or file.
-        ValueError: No image has masks, or wrong classes.
+        ValueError: No image has masks, wrong classes, or `void` where each instance
+            has a PNG.
     """
 
     def __init__(
@@ -74,19 +78,27 @@ class InstanceFolder(ObjectSource):
         split: str | None = None,
         image_suffix: str = "",
         mask_suffix: str = "",
+        void: int | None = None,
         task: str = "instance_segmentation",
     ):
         check_box_task("instance_folder", task, TASKS[1:])
         base = Path(root or "")
         table = _class_table(classes, divisor, base)
         found = list_instances(base, images, masks, split, (image_suffix, mask_suffix))
+        if void is not None and found.separate:
+            raise ValueError(
+                "`void` is for PNGs that number the instances; here each instance has "
+                f"a PNG of its own. Leave it out. Received: void={void}"
+            )
         self.skipped, self.remarks = found.skipped, found.remarks
-        paths, instances = self._read(found)
+        paths, instances = self._read(found, void)
         if table is None:
             ids = np.unique(np.concatenate([part.ids for part in instances]))
             numbers = np.unique(ids[ids >= divisor] // divisor).tolist()
             table = {f"class {number}": number for number in numbers}
-        owners, columns = _columns(instances, table, divisor)
+        owners, columns, left_out = _columns(instances, table, divisor)
+        if left_out:
+            self.remarks.append(Skip(str(base), "label.other_class", left_out))
         sizes = np.array([part.size for part in instances], np.int32)
         names, count = tuple(table), len(paths)
         info = SourceInfo(task, names, count, found.split, "instance_folder")
@@ -97,13 +109,13 @@ class InstanceFolder(ObjectSource):
             del columns["instance_masks"]
         self._fill(info, paths, owners, columns, sizes)
 
-    def _read(self, found) -> tuple[list[bytes], list[Instances]]:
+    def _read(self, found, void: int | None) -> tuple[list[bytes], list[Instances]]:
         """The images whose masks can be read, and their instances."""
 
         def read(image: bytes, files: list[bytes]) -> Instances | BadImage | None:
             try:
                 if not found.separate:
-                    return read_numbered(files[0])
+                    return read_numbered(files[0], void)
                 if not files:
                     return no_instances(inspect_image(os.fsdecode(image)).upright_size)
                 return read_separate(files, self.remarks)
@@ -166,7 +178,7 @@ def _class_of(ids: np.ndarray, divisor: int | None) -> np.ndarray:
 
 
 def _columns(instances: list[Instances], table: dict[str, int], divisor: int | None):
-    """(image of each object, the object columns)."""
+    """(image of each object, the object columns, what was left out or "")."""
     counts = [len(part.ids) for part in instances]
     ids = np.concatenate([part.ids for part in instances])
     classes = _class_of(ids, divisor)
@@ -183,4 +195,18 @@ def _columns(instances: list[Instances], table: dict[str, int], divisor: int | N
         columns["is_crowd"] = ids < divisor
     keep = labels >= 0
     owners = np.repeat(np.arange(len(instances)), counts)
-    return owners[keep], {key: value[keep] for key, value in columns.items()}
+    columns = {key: value[keep] for key, value in columns.items()}
+    return owners[keep], columns, _left_out(ids[~keep], divisor)
+
+
+def _left_out(ids: np.ndarray, divisor: int | None) -> str:
+    """How many instances are of no class, given the ids of what has no label.
+
+    A number below 256 may be a class alone, "stuff" such as road: no instance.
+    """
+    lost = ids[ids >= min(divisor or 0, 256)]
+    if not len(lost):
+        return ""
+    numbers = np.unique(_class_of(lost, divisor)).tolist()
+    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+    return f"{len(lost)} instances are of no class in `classes` and left out: {shown}"

@@ -13,7 +13,9 @@ from visionkit.data.sources.mask_listing import (
     Place,
     choose_places,
     folders_in,
+    images_by_key,
     list_masks,
+    listed_pairs,
 )
 from visionkit.data.sources.splits import SPLIT_NAMES, split_in
 
@@ -31,7 +33,7 @@ class InstanceListing:
         images: One path per image.
         masks: The paths of each image's masks; one, unless `separate`.
         skipped: Images that cannot be used, or have no masks.
-        remarks: Masks that have no image.
+        remarks: Masks that have no image, or cannot be used.
     """
 
     split: str
@@ -64,7 +66,7 @@ def list_instances(
         places, split = choose_places(base, images, masks, split)
         listing = InstanceListing(split, separate=True)
         for place in places:
-            _list_place(place, listing)
+            _list_place(place, base, listing)
     else:
         found = list_masks(base, images, masks, split, suffixes)
         pairs = [[mask] for mask in found.masks]
@@ -160,17 +162,16 @@ def _list_folder(folder: Path, images: str, masks: str, listing) -> None:
     _add(found[0], os.fsencode(folder / masks), listing)
 
 
-def _list_place(place: Place, listing: InstanceListing) -> None:
+def _list_place(place: Place, base: Path, listing: InstanceListing) -> None:
     """Adds the images of a split whose masks lie in a folder for each."""
-    wanted = None
-    if place.names is not None:
-        lines = place.names.read_text("utf-8-sig", errors="surrogateescape")
-        wanted = {os.path.splitext(line.strip())[0] for line in lines.splitlines()}
-    for path in list_images(os.fsencode(place.images), listing.skipped):
-        folder = _folder_of(path, place)
-        key = os.fsdecode(os.path.relpath(folder, os.fsencode(place.masks)))
-        if wanted is None or key in wanted:
-            _add(path, folder, listing)
+    if place.names is None:
+        for path in list_images(os.fsencode(place.images), listing.skipped):
+            _add(path, _folder_of(path, place), listing)
+        return
+    images = images_by_key(place.images, "", listing.skipped, png=False)
+    folders = {key: _folder_of(path, place) for key, path in images.items()}
+    for path, folder in listed_pairs(place, base, images, folders, listing.skipped):
+        _add(path, folder, listing)
 
 
 def _folder_of(image: bytes, place: Place) -> bytes:
@@ -179,11 +180,28 @@ def _folder_of(image: bytes, place: Place) -> bytes:
     return os.path.join(os.fsencode(place.masks), key)
 
 
-def _add(image: bytes, folder: bytes, listing: InstanceListing) -> None:
-    if not os.path.isdir(folder):
-        detail = f"no folder of masks: {os.fsdecode(folder)}"
-        listing.skipped.append(Skip(os.fsdecode(image), "mask.missing", detail))
+def _add(image: bytes, folder: bytes | None, listing: InstanceListing) -> None:
+    """Adds an image and the PNGs in its folder; without them if it has no masks."""
+    name = os.fsdecode(image)
+    if folder is None or not os.path.isdir(folder):
+        where = f": {os.fsdecode(folder)}" if folder else ""
+        detail = f"no folder of masks{where}"
+        listing.skipped.append(Skip(name, "mask.missing", detail))
         return
-    found = list_images(folder, listing.remarks)
+    refused: list[Skip] = []
+    found = list_images(folder, refused)
+    masks = [path for path in found if suffix_of(path) == b".png"]
+    others = [path for path in found if suffix_of(path) != b".png"]
+    expected = "masks of this type are not read. Expected PNG"
+    dropped = [Skip(os.fsdecode(path), "mask.format", expected) for path in others]
+    for skip in refused:
+        rule = skip.rule.replace("image", "mask")
+        detail = expected if rule == "mask.format" else skip.detail
+        dropped.append(Skip(skip.name, rule, detail))
+    listing.remarks += dropped
+    if dropped and not masks:  # as an image without objects it would teach background
+        detail = f"{len(dropped)} files in {os.fsdecode(folder)}, none a usable PNG"
+        listing.skipped.append(Skip(name, dropped[0].rule, detail))
+        return
     listing.images.append(image)
-    listing.masks.append([path for path in found if suffix_of(path) == b".png"])
+    listing.masks.append(masks)

@@ -145,8 +145,8 @@ def choose_places(
 def _pair(place: Place, base: Path, suffixes, listing: MaskListing) -> None:
     """Adds the pairs of a split to the listing."""
     unusable: list[Skip] = []
-    images = _by_key(place.images, suffixes[0], listing.skipped, png=False)
-    masks = _by_key(place.masks, suffixes[1], unusable, png=True)
+    images = images_by_key(place.images, suffixes[0], listing.skipped, png=False)
+    masks = images_by_key(place.masks, suffixes[1], unusable, png=True)
     if os.path.realpath(place.images) == os.path.realpath(place.masks):
         images, masks = _part(images, masks, suffixes[1])
     else:
@@ -159,7 +159,7 @@ def _pair(place: Place, base: Path, suffixes, listing: MaskListing) -> None:
     if place.names is None:
         pairs = [(images[key], masks.get(key)) for key in sorted(images)]
     else:
-        pairs = list(_listed(place, base, images, masks, listing.skipped))
+        pairs = list(listed_pairs(place, base, images, masks, listing.skipped))
     for image, mask in pairs:
         if mask is None:
             detail = f"no mask of its name in {place.masks}"
@@ -169,7 +169,7 @@ def _pair(place: Place, base: Path, suffixes, listing: MaskListing) -> None:
         listing.masks.append(mask)
 
 
-def _by_key(folder: Path, suffix: str, skipped: list[Skip], png: bool):
+def images_by_key(folder: Path, suffix: str, skipped: list[Skip], png: bool):
     """Path below the folder, without the type and the suffix -> the file.
 
     Of several files of a name a PNG is preferred, or any other.
@@ -199,7 +199,7 @@ def _part(images, masks, mask_suffix: str):
     return images, masks
 
 
-def _listed(place: Place, base: Path, images, masks, skipped: list[Skip]):
+def listed_pairs(place: Place, base: Path, images, masks, skipped: list[Skip]):
     """(image, mask or None) of each line of a list."""
     files = ImagePaths(base)
     text = place.names.read_text("utf-8-sig", errors="surrogateescape")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visionkit._spelling import check_name
+from visionkit._spelling import check_name, nearest
 from visionkit.data.fingerprints import parallel_map
 from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
@@ -52,7 +52,8 @@ class Via(ObjectSource):
             "background".
         classes: Names of the classes to use, in label order, or a text file with one
             on each line; default all values of the attribute, those that the project
-            offers first. Give it where splits have not all the same.
+            offers first. Give it where splits have not all the same: a name that
+            the file does not have is remarked.
         attribute: The attribute of the regions that tells the class; default the only
             one, or the first of `USUAL` there is. Without any there is one class,
             "object".
@@ -61,8 +62,8 @@ class Via(ObjectSource):
 
     Raises:
         FileNotFoundError: No such file or folder.
-        ValueError: The file is none of VIA's, the attribute is not clear, or no image
-            is there.
+        ValueError: The file is none of VIA's, the attribute is not clear, no image
+            is there, or regions have classes and none is in `classes`.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Via(ObjectSource):
         self.skipped: list[Skip] = []
         self.remarks: list[Skip] = []
         attribute = _choose_attribute(found, attribute, path)
-        names, labels = _classes(found, attribute, read_classes(classes, base))
+        chosen = read_classes(classes, base)
+        names, labels, absent = _classes(found, attribute, chosen)
+        self.remarks += [Skip(str(path), "label.absent", text) for text in absent]
         paths, regions = self._find(found, path, base, images)
         sizes = np.array(_upright_sizes(paths, exif), np.int32).reshape(-1, 2)
         owners, columns = self._objects(regions, sizes, attribute, labels)
@@ -181,13 +184,16 @@ def _choose_attribute(found: Annotations, given: str | None, path: Path) -> str 
 
 
 def _classes(found: Annotations, attribute: str | None, chosen):
-    """(class names, name -> label or -1)."""
+    """(class names, name -> label or -1, a remark for each name not in the file)."""
     regions = [region for _, regions in found.images for region in regions]
     values = {_class_of(region, attribute) for region in regions}
     offered = found.options.get(attribute, []) if attribute else ["object"]
     names = [*offered, *sorted(values - {"", *offered}, key=sort_key)]
-    if chosen is not None:
-        names += [name for name in chosen if name not in names]  # of other splits
     names = list(dict.fromkeys(filter(None, names)))
+    absent = [name for name in chosen or () if name not in names]
+    if absent and len(absent) == len(chosen) and values - {""}:
+        choose_classes(names, chosen)  # raises: all regions would be left out
+    texts = [f"no region is of class {n!r}.{nearest(n, names)}" for n in absent]
+    names += absent  # of other splits
     chosen_names, labels = choose_classes(names, chosen)
-    return chosen_names, dict(zip(names, labels.tolist(), strict=True))
+    return chosen_names, dict(zip(names, labels.tolist(), strict=True)), texts

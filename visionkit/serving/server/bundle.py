@@ -111,23 +111,32 @@ class Bundle:
         self._session.close()
 
 
+def check_names(definition, names: Collection[str]) -> None:
+    """Refuse what the signature does not take, before it is unpacked.
+
+    Raises:
+        ServingError: The names are not those of the signature's inputs.
+    """
+    extra = sorted(set(names) - set(definition.inputs))
+    missing = sorted(set(definition.inputs) - set(names))
+    if extra or missing:
+        sent, needed = ",".join(sorted(names)), ",".join(sorted(definition.inputs))
+        raise ServingError(
+            "INVALID_ARGUMENT",
+            f"input size does not match signature: {len(names)}!="
+            f"{len(definition.inputs)} len({{{sent}}}) != len({{{needed}}}). "
+            f"Sent extra: {{{','.join(extra)}}}. "
+            f"Missing but required: {{{','.join(missing)}}}.",
+        )
+
+
 def check_inputs(definition, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inputs by the names of their tensors.
 
     Raises:
         ServingError: Names, types or shapes are not those of the signature.
     """
-    extra = sorted(set(inputs) - set(definition.inputs))
-    missing = sorted(set(definition.inputs) - set(inputs))
-    if extra or missing:
-        sent, needed = ",".join(sorted(inputs)), ",".join(sorted(definition.inputs))
-        raise ServingError(
-            "INVALID_ARGUMENT",
-            f"input size does not match signature: {len(inputs)}!="
-            f"{len(definition.inputs)} len({{{sent}}}) != len({{{needed}}}). "
-            f"Sent extra: {{{','.join(extra)}}}. "
-            f"Missing but required: {{{','.join(missing)}}}.",
-        )
+    check_names(definition, inputs)
     feeds = {}
     for name, value in inputs.items():
         info = definition.inputs[name]
@@ -144,8 +153,13 @@ def check_inputs(definition, inputs: dict[str, np.ndarray]) -> dict[str, np.ndar
     return feeds
 
 
-def check_size(inputs: dict[str, np.ndarray], limits: Limits) -> None:
-    """Refuse more rows or pixels than the limits allow, before anything is decoded."""
+def check_size(definition, inputs: dict[str, np.ndarray], limits: Limits) -> None:
+    """Refuse more rows or pixels than the limits allow, before anything is decoded.
+
+    Raises:
+        ServingError: The inputs are too large, or not the signature's.
+    """
+    check_inputs(definition, inputs)
     rows = max((len(v) for v in inputs.values() if v.ndim), default=0)
     if rows > limits.batch:
         text = f"At most {limits.batch} rows in a request. Received: {rows}"

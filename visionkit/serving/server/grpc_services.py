@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import grpc
 from tensorflow_serving.apis import (
@@ -13,7 +14,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from visionkit.serving.server.bundle import DEFAULT_SIGNATURE, check_size
+from visionkit.serving.server.bundle import DEFAULT_SIGNATURE, check_names, check_size
 from visionkit.serving.server.errors import CODES, ServingError, as_serving_error
 from visionkit.serving.server.limits import Limits
 from visionkit.serving.server.messages import (
@@ -37,12 +38,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Run a signature."""
         with _refusing(context), self._registry.lease(*_spec(request)) as version:
             signature = request.model_spec.signature_name
-            # An unknown signature is refused before its inputs are unpacked.
-            version.bundle.signature(signature)
+            # What is unknown is refused before it is unpacked.
+            definition = version.bundle.signature(signature)
+            check_names(definition, request.inputs)
             most = self._limits.message_bytes
             inputs = {k: read_tensor(v, most) for k, v in request.inputs.items()}
-            check_size(inputs, self._limits)
-            seconds = min(self._limits.seconds, context.time_remaining() or 1e9)
+            check_size(definition, inputs, self._limits)
+            seconds = min(self._limits.seconds, _remaining(context))
             outputs = version.bundle.predict(
                 signature, inputs, request.output_filter, seconds
             )
@@ -102,6 +104,21 @@ def _spec(request) -> tuple[str, int | None, str]:
         raise ServingError("INVALID_ARGUMENT", "Missing ModelSpec")
     number = spec.version.value if spec.HasField("version") else None
     return spec.name, number, spec.version_label
+
+
+def _remaining(context) -> float:
+    """Seconds that the caller still waits.
+
+    Raises:
+        ServingError: It waits no more.
+    """
+    seconds = context.time_remaining()
+    if seconds is None:
+        return math.inf
+    if seconds <= 0:
+        text = "The deadline passed before the model could run"
+        raise ServingError("DEADLINE_EXCEEDED", text)
+    return seconds
 
 
 @contextlib.contextmanager

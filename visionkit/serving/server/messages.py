@@ -74,6 +74,11 @@ def read_tensor(message, most_bytes: int) -> np.ndarray:
     if count * max(dtype.size or 8, 1) > most_bytes:
         text = f"A tensor of shape {sizes} is larger than {most_bytes:,} bytes"
         raise ServingError("INVALID_ARGUMENT", text)
+    # One value would fill the shape; of images, that multiplies the work.
+    if dtype == tf.string and len(message.string_val) != count:
+        given = len(message.string_val)
+        text = f"A string tensor of shape {sizes} has {given} values in string_val"
+        raise ServingError("INVALID_ARGUMENT", text)
     try:
         return tf.make_ndarray(message)
     except (TypeError, ValueError) as error:

@@ -67,9 +67,7 @@ class RestApi:
         if request.method == "POST" and (found := PREDICT.fullmatch(path)):
             with self._slot() as admitted:
                 body = await self._read(request, keep=admitted)
-                deadline = time.monotonic() + self._limits.seconds
-                job = self._pool.submit(self._predict, found, body, deadline)
-                return Response(await asyncio.wrap_future(job), media_type=_JSON)
+                return Response(await self._run(found, body), media_type=_JSON)
         return HTMLResponse(
             "<html><head><title>404 Not Found</title></head>"
             "<body><h1>Not Found</h1></body></html>",
@@ -133,6 +131,18 @@ class RestApi:
             raise ServingError("INVALID_ARGUMENT", text, 413)
         return bytes(body)
 
+    async def _run(self, found: re.Match, body: bytes) -> bytes:
+        """The answer's bytes, or a refusal in time, however busy the threads are."""
+        seconds = self._limits.seconds
+        deadline = time.monotonic() + seconds
+        job = self._pool.submit(self._predict, found, body, deadline)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            text = f"The answer was not ready within {seconds:g} s"
+            raise ServingError("DEADLINE_EXCEEDED", text) from error
+
     def _predict(self, found: re.Match, body: bytes, deadline: float) -> bytes:
         """From the request's bytes to the answer's, in one of the pool's threads."""
         document = json_tensors.read_json(body)
@@ -150,7 +160,7 @@ class RestApi:
                     f"tensorflow/serving/{verb}. Was: {definition.method_name}",
                 )
             rows, inputs = json_tensors.read_tensors(document, definition.inputs)
-            check_size(inputs, self._limits)
+            check_size(definition, inputs, self._limits)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 text = "Run() timeout exceeded while waiting in the queue"

@@ -37,8 +37,8 @@ class Server:
         with Server("saved_models", port=0, grpc_port=0) as server:
             requests.get(f"{server.url}/v1/models/flowers")
 
-    It has no authentication and no encryption. REST and gRPC share the threads that run
-    the models.
+    It has no authentication and no encryption. REST and gRPC have threads of their own:
+    one of gRPC is taken for as long as a request arrives.
 
     Args:
         path: A folder of models, a model, a version, or a `models.config` file as
@@ -49,7 +49,7 @@ class Server:
         grpc_port: Of gRPC; 0 takes a free one.
         limits: What is refused.
         poll_seconds: Between two looks for new versions.
-        threads: That run models; default two for each core.
+        threads: That run models, for REST and for gRPC each; default two for each core.
 
     Raises:
         FileNotFoundError: There is nothing to serve.
@@ -75,7 +75,8 @@ class Server:
             find_models(path)  # says now what is missing
         self.registry = Registry(lambda: self._models(path), poll_seconds)
         threads = threads or 2 * (os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(threads, "visionkit-model")
+        self._rest_pool = ThreadPoolExecutor(threads, "visionkit-rest")
+        self._grpc_pool = ThreadPoolExecutor(threads, "visionkit-grpc")
         self._http: uvicorn.Server | None = None
         self._grpc: grpc.Server | None = None
         self._thread: threading.Thread | None = None
@@ -103,7 +104,7 @@ class Server:
             undo.callback(listening.close)
             grpc_server = self._grpc_server()
             undo.callback(grpc_server.stop, None)
-            undo.callback(self._pool.shutdown, False)
+            undo.callback(self._grpc_pool.shutdown, False)
             self.registry.start()
             undo.callback(self.registry.stop)
             if self._config is not None:
@@ -125,7 +126,8 @@ class Server:
         drained = self._grpc.stop(self._limits.drain_seconds)
         self._thread.join()
         drained.wait()
-        self._pool.shutdown()
+        self._rest_pool.shutdown()
+        self._grpc_pool.shutdown()
         self.registry.stop()
 
     def __enter__(self) -> Server:
@@ -147,7 +149,7 @@ class Server:
 
     def _http_config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            RestApi(self.registry, self._pool, self._limits),
+            RestApi(self.registry, self._rest_pool, self._limits),
             # The strict one of uvicorn's two parsers, with a limit for headers.
             http="h11",
             h11_max_incomplete_event_size=_HEADER_BYTES,
@@ -181,7 +183,7 @@ class Server:
             ("grpc.max_send_message_length", -1),
         )
         server = grpc.server(
-            self._pool,
+            self._grpc_pool,
             options=options,
             maximum_concurrent_rpcs=self._limits.requests,
         )

@@ -32,12 +32,16 @@ class ModelSource:
     pinned: int | None = None
 
     def wanted(self) -> dict[int, Path]:
-        """Number -> folder of the versions that are there and wanted, ascending."""
+        """Number -> folder of the versions that are there and wanted, ascending.
+
+        Raises:
+            OSError: The folder cannot be read now, which says nothing of its versions.
+        """
         if self.pinned is not None:
             return {self.pinned: self.base}
         try:
             found = versions(self.base)
-        except OSError:  # gone, or not there yet
+        except (FileNotFoundError, NotADirectoryError):  # gone, or not there yet
             return {}
         if self.specific:
             return {n: folder for n, folder in found.items() if n in self.specific}
