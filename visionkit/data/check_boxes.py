@@ -25,11 +25,13 @@ _REMARKS = {
     "box.nonfinite": "boxes are no numbers and left out",
     "box.shares": "tables give shares of the image's sides; they were multiplied",
     "box.zero_based": "annotations count pixels from 0, and are read as if from 1",
+    "label.absent": "chosen classes are not in the file",
     "label.duplicate_id": "files give one id to two annotations; were they merged?",
     "label.missing": "images have no file of labels and count as showing nothing; "
     "label them, or remove them",
     "label.no_class": "regions have no class and are left out",
     "label.no_image": "annotations are of images that are not listed, and left out",
+    "label.other_class": "sets have instances of classes that were not chosen",
     "mask.corrupt": "masks are damaged; their objects are left out",
     "mask.empty": "masks show nothing and are left out",
     "mask.format": "masks are no PNGs; their objects are left out",
@@ -38,7 +40,7 @@ _REMARKS = {
     "mask.rle": "masks are damaged; their objects are left out",
     "mask.size": "masks have another size than others of their image, and are left out",
 }
-_NOTES = ("box.shares", "label.duplicate_id")
+_NOTES = ("box.shares", "label.absent", "label.duplicate_id", "label.other_class")
 
 
 @dataclasses.dataclass(frozen=True)
