@@ -3,6 +3,13 @@ import io
 import numpy as np
 import pytest
 
+_LONGEST = ("test_notebooks.py", "test_run.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: no process shall wait for another's at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 @pytest.fixture(scope="session")
 def classifier():
