@@ -267,7 +267,8 @@ def test_error_in_a_transform_names_it_and_the_record():
     specs = [("HorizontalFlip", {}), ("CenterCrop", {"height": 40, "width": 60})]
     with AlbumentationsPool(specs, 2) as pool:
         dataset = pool.apply(samples(images), source)
-        with pytest.raises(tf.errors.OpError, match=r"CenterCrop failed on photo_6"):
+        # Two are too narrow, in two workers: either may be the first to say so.
+        with pytest.raises(tf.errors.OpError, match=r"CenterCrop failed on photo_[67]"):
             list(dataset)
         assert "photo_6.jpg" in str(pool.error) or "photo_7.jpg" in str(pool.error)
         assert not pool.pids
