@@ -1,6 +1,8 @@
 """The command line walks the whole path, and refuses what is wrong in plain words."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -170,6 +172,19 @@ def test_wrong_usage_is_refused_in_plain_words(arguments, status, message, capsy
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("more", [[], ["--explain"]])
+def test_predict_says_nothing_of_its_framework(workspace, more):
+    command = [sys.executable, "-m", "visionkit.tasks", "predict", "run"]
+    command += ["images/red/01.JPG", "--out", f"quiet{len(more)}", *more]
+    # As a user's shell has it, without what other tests' imports have set.
+    env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        command, cwd=workspace, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "red" in done.stdout, done.stderr
+    assert not re.search("oneDNN|absl|cuda", done.stderr), done.stderr
 
 
 def test_a_wrong_recipe_is_refused_in_about_a_second(tmp_path):

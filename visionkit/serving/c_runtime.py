@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -28,19 +27,14 @@ _INVALID_ARGUMENT = 3  # TF_INVALID_ARGUMENT: a server answers 400
 _ADVICE = "Use ops of stock TensorFlow that have a CPU kernel."
 
 
-@functools.cache
 def missing() -> str | None:
     """Why there is no C runtime here, or None where there is one."""
     if _compiler() is None:
         return "no C compiler was found (cc, gcc or clang; or name it in CC)"
     if len(_libraries()) < 2:
         return "this TensorFlow has no libtensorflow_framework and libtensorflow_cc"
-    with tempfile.TemporaryDirectory() as folder:
-        built = _build(Path(folder))
-    if built.returncode:
-        last = built.stderr.strip().splitlines()[-1:]
-        return f"the C program does not compile here: {''.join(last)}"
-    return None
+    _, problem = _program()
+    return f"the C program does not compile here: {problem}" if problem else None
 
 
 def check_c_runtime(
@@ -96,8 +90,11 @@ def _judge(case: Case, status: str, read, tolerance: float) -> list[Finding]:
 
 def _run(folder: Path, work: Path) -> tuple[str, list[str]]:
     """(what keeps it from loading or "", a status line per request)."""
-    if (built := _build(work)).returncode:
-        return f"The C program does not compile: {built.stderr[-300:]}", []
+    program, problem = _program()
+    if problem:
+        return f"The C program does not compile: {problem}", []
+    (work / "c_runtime").write_bytes(program)
+    (work / "c_runtime").chmod(0o700)
     done = run_bounded(
         [work / "c_runtime", Path(folder).resolve(), *_libraries()],
         cwd=work,
@@ -135,10 +132,16 @@ def _libraries() -> list[str]:
     return [str(files[0]) for files in found if files]
 
 
-def _build(folder: Path) -> subprocess.CompletedProcess:
+@functools.cache
+def _program() -> tuple[bytes, str]:
+    """The compiled program and "", or b"" and why it does not compile."""
     include = tf.sysconfig.get_include()
     command = [_compiler(), "-O1", _SOURCE, f"-I{include}", "-ldl", "-o", "c_runtime"]
-    return run_bounded(command, cwd=folder)
+    with tempfile.TemporaryDirectory() as folder:
+        built = run_bounded(command, cwd=folder)
+        if built.returncode:
+            return b"", "".join(built.stderr.strip().splitlines()[-1:])
+        return Path(folder, "c_runtime").read_bytes(), ""
 
 
 def _write_request(work: Path, name: str, case: Case, signature) -> str:

@@ -19,16 +19,16 @@ def predict_command(arguments) -> int:
         raise ValueError(f"--score must be in [0, 1]. Received: {arguments.score}")
     check_exists(arguments.model)
 
-    with quiet_start():
-        from visionkit.inference import predict
-        from visionkit.inference.inputs import is_video
+    from visionkit.inference import predict
+    from visionkit.inference.inputs import is_video
 
     model, explanations = arguments.model, None
     if arguments.explain:
         if any(map(is_video, arguments.images)):
             raise ValueError("--explain is for images. Received: a video")
-        from visionkit.explaining import explain
-        from visionkit.explaining.explanation import explainable
+        with quiet_start():
+            from visionkit.explaining import explain
+            from visionkit.explaining.explanation import explainable
 
         model = explainable(model)
         explanations = explain(
