@@ -12,9 +12,10 @@ that needs them.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
+
+import lazy_loader as lazy
 
 from visionkit._quiet import quiet_start
 from visionkit._version import __version__
@@ -26,47 +27,39 @@ if "tensorflow" not in sys.modules:
     # Python's exceptions; what is left out is its C++ chatter about absent GPUs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_PUBLIC = {
-    "BACKBONES": "visionkit.backbones",
-    "build_backbone": "visionkit.backbones",
-    "SOURCES": "visionkit.data",
-    "build_source": "visionkit.data",
-    "make_dataset": "visionkit.data",
-    "split_source": "visionkit.data",
-    "build_transforms": "visionkit.data.transforms",
-    "Order": "visionkit.data",
-    "Preprocessing": "visionkit.types",
-    "Results": "visionkit.types",
-    "ImageClassifier": "visionkit.tasks.classification",
-    "YOLO": "visionkit.tasks.detection.yolo",
-    "SSD": "visionkit.tasks.detection.ssd",
-    "RetinaNet": "visionkit.tasks.detection.retinanet",
-    "FasterRCNN": "visionkit.tasks.detection.faster_rcnn",
-    "FastRCNN": "visionkit.tasks.detection.fast_rcnn",
-    "FCN": "visionkit.tasks.semantic_segmentation.fcn",
-    "UNet": "visionkit.tasks.semantic_segmentation.unet",
-    "DeepLabV3": "visionkit.tasks.semantic_segmentation.deeplab",
-    "DeepLabV3Plus": "visionkit.tasks.semantic_segmentation.deeplab",
-    "MaskRCNN": "visionkit.tasks.instance_segmentation.mask_rcnn",
-    "load": "visionkit.tasks.loading",
-    "predict": "visionkit.inference",
-    "export": "visionkit.exporting",
-    "run": "visionkit.training.run",
-    "evaluate": "visionkit.training.evaluation",
-    "explain": "visionkit.explaining",
-}
+_attribute, __dir__, _names = lazy.attach(
+    __name__,
+    submod_attrs={
+        "backbones": ["BACKBONES", "build_backbone"],
+        "data": ["SOURCES", "build_source", "make_dataset", "split_source", "Order"],
+        "data.transforms": ["build_transforms"],
+        "explaining": ["explain"],
+        "exporting": ["export"],
+        "inference": ["predict"],
+        "tasks.classification": ["ImageClassifier"],
+        "tasks.detection.fast_rcnn": ["FastRCNN"],
+        "tasks.detection.faster_rcnn": ["FasterRCNN"],
+        "tasks.detection.retinanet": ["RetinaNet"],
+        "tasks.detection.ssd": ["SSD"],
+        "tasks.detection.yolo": ["YOLO"],
+        "tasks.instance_segmentation.mask_rcnn": ["MaskRCNN"],
+        "tasks.loading": ["load"],
+        "tasks.semantic_segmentation.deeplab": ["DeepLabV3", "DeepLabV3Plus"],
+        "tasks.semantic_segmentation.fcn": ["FCN"],
+        "tasks.semantic_segmentation.unet": ["UNet"],
+        "training.evaluation": ["evaluate"],
+        "training.run": ["run"],
+        "types": ["Preprocessing", "Results"],
+    },
+)
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = ["__version__", *_names]
 
 
 def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'visionkit' has no attribute {name!r}")
+    if name not in _names:
+        return _attribute(name)  # its error
     with quiet_start():
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value
+        value = _attribute(name)
+    globals()[name] = value  # the next use starts nothing
     return value
-
-
-def __dir__() -> list[str]:
-    return __all__

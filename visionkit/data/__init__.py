@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+import lazy_loader as lazy
 
-_PUBLIC = {
-    "DataReport": "visionkit.data.report",
-    "Order": "visionkit.data.pipeline",
-    "Oversampled": "visionkit.data.sources.balance",
-    "SOURCES": "visionkit.data.sources",
-    "build_source": "visionkit.data.sources",
-    "make_dataset": "visionkit.data.pipeline",
-    "split_source": "visionkit.data.split",
-    "steps_per_epoch": "visionkit.data.pipeline",
-}
-
-__all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'visionkit.data' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "pipeline": ["Order", "make_dataset", "steps_per_epoch"],
+        "report": ["DataReport"],
+        "sources": ["SOURCES", "build_source"],
+        "sources.balance": ["Oversampled"],
+        "split": ["split_source"],
+    },
+)

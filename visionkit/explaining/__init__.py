@@ -6,28 +6,18 @@ and run on TensorFlow and JAX alike; `explain` takes images of any kind and size
 
 from __future__ import annotations
 
-import importlib
+import lazy_loader as lazy
 
-_MODULES = {
-    "Explanation": "visionkit.explaining.explanation",
-    "eigen_cam": "visionkit.explaining.cam",
-    "explain": "visionkit.explaining.explanation",
-    "feature_maps": "visionkit.explaining.features",
-    "filters": "visionkit.explaining.features",
-    "grad_cam": "visionkit.explaining.cam",
-}
+__getattr__, __dir__, _names = lazy.attach(
+    __name__,
+    submod_attrs={
+        "cam": ["eigen_cam", "grad_cam"],
+        "explanation": ["Explanation", "explain"],
+        "features": ["feature_maps", "filters"],
+    },
+)
 
 METHODS = {"grad_cam": "Grad-CAM", "eigen_cam": "Eigen-CAM"}
 """Methods of `explain`, and their names in print."""
 
-__all__ = ["METHODS", *sorted(_MODULES)]
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__():
-    return __all__
+__all__ = ["METHODS", *_names]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["predict"]
+import lazy_loader as lazy
 
-
-def __getattr__(name: str):
-    if name != "predict":
-        raise AttributeError(f"module 'visionkit.inference' has no attribute {name!r}")
-    from visionkit.inference.prediction import predict
-
-    globals()[name] = predict
-    return predict
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "prediction": ["predict"],
+    },
+)

@@ -6,25 +6,15 @@ use, so importing the package costs nothing.
 
 from __future__ import annotations
 
-import importlib
+import lazy_loader as lazy
 
-_MODULES = {
-    "ClassificationEvaluator": "visionkit.metrics.classification",
-    "DetectionEvaluator": "visionkit.metrics.detection",
-    "InstanceEvaluator": "visionkit.metrics.instances",
-    "MultiLabelEvaluator": "visionkit.metrics.multi_label",
-    "SegmentationEvaluator": "visionkit.metrics.segmentation",
-    "to_json_safe": "visionkit.metrics.classification",
-}
-
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "classification": ["ClassificationEvaluator", "to_json_safe"],
+        "detection": ["DetectionEvaluator"],
+        "instances": ["InstanceEvaluator"],
+        "multi_label": ["MultiLabelEvaluator"],
+        "segmentation": ["SegmentationEvaluator"],
+    },
+)

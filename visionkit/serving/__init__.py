@@ -10,24 +10,13 @@ Importing it is cheap, and a client of REST never imports TensorFlow.
 
 from __future__ import annotations
 
-import importlib
+import lazy_loader as lazy
 
-_PUBLIC = {
-    "Client": "visionkit.serving.client",
-    "CallError": "visionkit.serving.retries",
-    "Server": "visionkit.serving.server.server",
-}
-
-__all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'visionkit.serving' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "client": ["Client"],
+        "retries": ["CallError"],
+        "server.server": ["Server"],
+    },
+)

@@ -7,34 +7,19 @@ are imported on use.
 
 from __future__ import annotations
 
-import importlib
+import lazy_loader as lazy
 
-_MODULES = {
-    "draw_heat": "visionkit.visualize.heat",
-    "draw_results": "visionkit.visualize.results",
-    "index_palette": "visionkit.visualize.colors",
-    "palette": "visionkit.visualize.colors",
-    "plot_class_counts": "visionkit.visualize.figures",
-    "plot_class_scores": "visionkit.visualize.class_scores",
-    "plot_confusion_matrix": "visionkit.visualize.confusion",
-    "plot_errors": "visionkit.visualize.detections",
-    "plot_feature_maps": "visionkit.visualize.features",
-    "plot_filters": "visionkit.visualize.features",
-    "plot_history": "visionkit.visualize.figures",
-    "plot_precision_recall": "visionkit.visualize.detections",
-    "plot_predictions": "visionkit.visualize.samples",
-    "plot_samples": "visionkit.visualize.samples",
-    "save_figure": "visionkit.visualize.figures",
-}
-
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "class_scores": ["plot_class_scores"],
+        "colors": ["index_palette", "palette"],
+        "confusion": ["plot_confusion_matrix"],
+        "detections": ["plot_errors", "plot_precision_recall"],
+        "features": ["plot_feature_maps", "plot_filters"],
+        "figures": ["plot_class_counts", "plot_history", "save_figure"],
+        "heat": ["draw_heat"],
+        "results": ["draw_results"],
+        "samples": ["plot_predictions", "plot_samples"],
+    },
+)
