@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import io
 import json
@@ -13,26 +14,47 @@ import numpy as np
 
 SECONDS = 60  # longest that a client waits for an answer
 
+# What gRPC itself says of a connection; a server that is busy says something else.
+_BROKEN = ("connect", "socket", "goaway", "transport", "reset", "broken pipe")
+
 
 class RestClient:
-    """One kept connection."""
+    """One kept connection.
 
-    def __init__(self, target: dict):
+    Args:
+        target: "url", and the model's "name".
+        version: Which is asked; default the newest.
+    """
+
+    def __init__(self, target: dict, version: int | None = None):
         address = urllib.parse.urlsplit(target["url"])
-        self._path = f"/v1/models/{target['name']}:predict"
+        where = f"/versions/{version}" if version else ""
+        self._path = f"/v1/models/{target['name']}{where}:predict"
         self._connection = http.client.HTTPConnection(address.netloc, timeout=SECONDS)
 
-    def ask(self, image: bytes) -> tuple[str, dict | str]:
-        """A verdict, and the answer or the error."""
+    def ask(self, image: bytes) -> tuple[str, bytes | str, int | None]:
+        """A verdict, the answer as it came or the error, and which version it names."""
         encoded = base64.b64encode(image).decode("ascii")
         body = json.dumps({"inputs": [{"b64": encoded}]})
-        self._connection.request("POST", self._path, body)
-        response = self._connection.getresponse()
-        text = response.read().decode("utf-8", "surrogateescape")
+        try:
+            self._connection.request("POST", self._path, body)
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            return "lost", repr(error), None
         if response.status != 200:
             kinds = {400: "refused", 429: "busy", 503: "busy"}
-            return kinds.get(response.status, "lost"), f"{response.status}: {text}"
-        return "good", json.loads(text)["outputs"]
+            error = f"{response.status}: {content[:300]!r}"
+            return kinds.get(response.status, "lost"), error, None
+        return "good", content, None
+
+    @staticmethod
+    def values(answer: bytes) -> dict:
+        """The outputs of an answer."""
+        text = answer.decode("utf-8", "surrogateescape")
+        found = json.loads(text)["outputs"]
+        return found if isinstance(found, dict) else {"output": found}
 
     def close(self) -> None:
         """Close the connection, so that the next request opens another."""
@@ -40,9 +62,14 @@ class RestClient:
 
 
 class GrpcClient:
-    """One channel."""
+    """One channel.
 
-    def __init__(self, target: dict):
+    Args:
+        target: "grpc", the model's "name", and its "input".
+        version: Which is asked; default the newest.
+    """
+
+    def __init__(self, target: dict, version: int | None = None):
         import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -51,40 +78,54 @@ class GrpcClient:
             ("grpc.use_local_subchannel_pool", 1),  # a connection for each client
         ]
         self._error, self._name = grpc.RpcError, target["name"]
-        self._input = target["input"]
-        self._channel = grpc.insecure_channel(target["grpc"], options)
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._predict = stub.Predict
+        self._input, self._version = target["input"], version
+        self._open = lambda: grpc.insecure_channel(target["grpc"], options)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub
+        self._channel = None
 
-    def ask(self, image: bytes) -> tuple[str, dict | str]:
-        """A verdict, and the answer or the error."""
+    def ask(self, image: bytes) -> tuple[str, object, int | None]:
+        """A verdict, the answer as it came or the error, and which version it names."""
         from tensorflow_serving.apis import predict_pb2
 
+        if self._channel is None:
+            self._channel = self._open()
+            self._predict = self._stub(self._channel).Predict
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
+        if self._version:
+            request.model_spec.version.value = self._version
         tensor = request.inputs[self._input]
         tensor.dtype = 7  # DT_STRING
         tensor.tensor_shape.dim.add(size=1)
         tensor.string_val.append(image)
         try:
-            outputs = self._predict(request, timeout=SECONDS).outputs
+            response = self._predict(request, timeout=SECONDS)
         except self._error as error:
-            busy = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-            kinds = {"INVALID_ARGUMENT": "refused", **dict.fromkeys(busy, "busy")}
-            code = error.code().name
-            return kinds.get(code, "lost"), f"{code}: {error.details()}"
-        return "good", {name: _values(value) for name, value in outputs.items()}
+            code, details = error.code().name, error.details()
+            kinds = {"INVALID_ARGUMENT": "refused", "RESOURCE_EXHAUSTED": "busy"}
+            if code == "UNAVAILABLE" and not any(
+                words in details.lower() for words in _BROKEN
+            ):
+                kinds[code] = "busy"
+            return kinds.get(code, "lost"), f"{code}: {details}", None
+        return "good", response, response.model_spec.version.value
+
+    @staticmethod
+    def values(answer) -> dict:
+        """The outputs of an answer."""
+        return {name: _numbers(value) for name, value in answer.outputs.items()}
 
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the channel, so that the next request opens another."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
 
 CLIENTS = {"rest": RestClient, "grpc": GrpcClient}
-_INPUT = ["image_bytes"]
 
 
-def _values(tensor) -> list | np.ndarray:
+def _numbers(tensor) -> list | np.ndarray:
     """The numbers or strings of a `TensorProto`, flat, without TensorFlow's help."""
     if tensor.tensor_content:
         types = {1: "float32", 3: "int32", 4: "uint8", 9: "int64"}
@@ -110,12 +151,18 @@ def same(got: dict, expected: dict) -> bool:
     return True
 
 
+def digest(image: bytes) -> str:
+    """The key of an image: what it is, and not where it stands."""
+    return hashlib.sha256(image).hexdigest()
+
+
 def pictures(folder: str | None) -> tuple[list[bytes], list[bytes]]:
     """Good images, all different, and broken ones."""
     if folder:
         files = sorted(Path(folder).iterdir())
         kinds = (".jpg", ".jpeg", ".png")
         good = [f.read_bytes() for f in files if f.suffix.lower() in kinds][:200]
+        good = list({digest(image): image for image in good}.values())
     else:
         good = [_draw(seed) for seed in range(100)]
     first = good[0]

@@ -47,6 +47,14 @@ def test_int8_is_measured_and_published(run, tmp_path, capsys):
     assert found["images"] == 6 and found["drop"] == 0 and found["metric"] == "accuracy"
     assert found["file"]["bytes"] == (tmp_path / "1" / "model.tflite").stat().st_size
     assert found["file"]["bytes"] < found["model"]["bytes"]
+    photos = sorted(str(path) for path in run.parent.glob("images/*/0*.png"))
+    answers = []
+    for model in (run, tmp_path / "1" / "model.tflite"):
+        file = run.parent / "answers.json"
+        assert main(["predict", str(model), *photos, "--json", str(file)]) == 0
+        rows = json.loads(file.read_text())
+        answers.append([row["label_names"][0] for row in rows])
+    assert answers[0] == answers[1] and {*answers[0]} == {"red", "green"}
     # A gain would be needed: nothing new appears.
     assert main([*arguments, "--max-drop=-1"]) == 1
     error = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import keras
 import numpy as np
@@ -11,9 +12,10 @@ from drawn_instances import mask_rcnn
 from painter import build_painter
 
 import visionkit as vk
+from visionkit.inference.runtimes import Runtime
+from visionkit.ops.boxes import iou_matrix
 from visionkit.portable.exporting import _lost_boxes, export_portable
 from visionkit.portable.formats import FORMATS, check_format
-from visionkit.portable.runtimes import Runtime
 from visionkit.serving.report import ExportRefused
 from visionkit.types import BOX_TASKS, PORTABLE_FORMATS, TASKS
 
@@ -72,6 +74,12 @@ def test_a_classifier_in_every_format(small, name, atol, tmp_path):
     labels = np.argmax(got["probabilities"], axis=-1)
     np.testing.assert_array_equal(got["labels"], labels)
     assert len(np.unique(labels)) > 1  # or it would say nothing
+    photos = [np.uint8(image[5:, : 40 + i]) for i, image in enumerate(images)]
+    for result, own in zip(
+        vk.predict(file, photos), vk.predict(small, photos), strict=True
+    ):
+        assert result.image_size == own.image_size
+        np.testing.assert_allclose(result.probabilities, own.probabilities, atol=atol)
 
 
 @pytest.mark.parametrize("name", map(needs, PORTABLE_FORMATS))
@@ -85,6 +93,13 @@ def test_painted_boxes_are_found_in_every_format(name, tmp_path):
     got = Runtime(path / FORMATS[name].file).predict_on_batch(image[None])
     np.testing.assert_array_equal(got["segmentation"][0], truth)
     assert got["segmentation"].dtype == np.uint8
+    photo = np.uint8(image).repeat(3, axis=0).repeat(2, axis=1)
+    (result,) = vk.predict(path / FORMATS[name].file, photo)
+    (own,) = vk.predict(model, photo)
+    assert result.segmentation.shape == photo.shape[:2]
+    same = (result.segmentation == own.segmentation).mean()
+    assert same == 1 if name in ("litert", "onnx") else same > 0.95
+    assert result.label_names == own.label_names
 
 
 @pytest.mark.parametrize(
@@ -111,6 +126,14 @@ def test_a_detector_with_its_suppression(name, kind, tmp_path):
     assert _lost_boxes(name, expected, got) == []
     moved = {**got, "boxes": got["boxes"] + 30}
     assert _lost_boxes(name, expected, moved) != []
+    photo = np.uint8(images[0]).repeat(2, axis=0).repeat(2, axis=1)
+    (result,) = vk.predict(path / FORMATS[name].file, photo, score=0)
+    (own,) = vk.predict(model, photo, score=0)
+    assert len(result.boxes) == len(own.boxes) > 0
+    overlap = np.asarray(iou_matrix(own.boxes, result.boxes))
+    same = own.labels[:, None] == result.labels
+    assert ((overlap > 0.9) & same).any(axis=1).mean() >= 0.9
+    assert kind != "mask_rcnn" or result.masks.shape == own.masks.shape
 
 
 def test_the_table_of_what_does_not_work():
@@ -137,6 +160,16 @@ def test_refusals_are_plain(small, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"pip install 'visionkit\[onnx\]'"):
         export_portable(small, tmp_path, "onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_its_description_or_runtime_says_so(tmp_path, monkeypatch):
+    for file in (tmp_path / "model.tflite", tmp_path / "model.onnx"):
+        file.touch()
+        with pytest.raises(ValueError, match=r"model\.json is missing"):
+            vk.predict(file, pictures(1))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'visionkit\[litert\]'"):
+        Runtime(tmp_path / "model.tflite")
 
 
 @pytest.mark.skipif(not installed("litert"), reason="litert is not installed")

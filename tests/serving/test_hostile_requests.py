@@ -1,20 +1,26 @@
 """Requests that are small or slow on purpose cost the server and the others little."""
 
 import threading
+import time
 
 import grpc
+import numpy as np
 import pytest
 import requests
 import tensorflow as tf
 from adders import publish_adder
+from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from visionkit.data.decode import decode_image
+from visionkit.inference.graph import prepare_encoded
 from visionkit.serving.server import bundle, grpc_services
 from visionkit.serving.server.errors import ServingError
 from visionkit.serving.server.limits import Limits
 from visionkit.serving.server.messages import read_tensor
 from visionkit.serving.server.server import Server
 from visionkit.serving.server.sources import ModelSource
+from visionkit.types import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +119,81 @@ def test_only_a_folder_that_is_gone_has_no_versions(tmp_path, monkeypatch):
     monkeypatch.setattr("visionkit.serving.server.sources.versions", versions)
     with pytest.raises(PermissionError, match="not now"):
         source.wanted()
+
+
+def test_slow_grpc_uploads_cost_nobody_a_thread(tmp_path, caplog):
+    publish_adder(tmp_path / "adder", 10)
+    options = {"port": 0, "grpc_port": 0, "threads": 1}
+    limits = Limits(read_seconds=2, requests=40)
+    free = threading.Event()
+    with (
+        Server(tmp_path, limits=limits, **options) as server,
+        grpc.insecure_channel(server.grpc_target) as channel,
+    ):
+        upload = channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
+        # Begun, and no byte of the message comes.
+        slow = [upload.future(iter(free.wait, True), timeout=30) for _ in range(30)]
+        gone = [upload.future(iter(free.wait, True)) for _ in range(5)]
+        for _ in range(3):
+            answer = predict(server, message("", x=[[1.0, 2.0]]))
+            assert list(answer.outputs["y"].float_val) == [11.0, 12.0]
+        assert not any(call.done() for call in slow)
+        for call in gone:
+            call.cancel()
+        for call in slow:
+            assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert call.details() == "The request did not arrive within 2 s"
+        free.set()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_an_image_behind_many_markers_costs_what_it_shows(picture, encode):
+    plain = encode(picture(80, 100))
+    stuffed = plain[:2] + b"\xff\xfe\x00\x02" * 100_000 + plain[2:]
+    started = time.process_time()
+    for encoded in (plain, stuffed, stuffed[: len(stuffed) - 500]):
+        assert bundle._pixels(np.array([encoded], object)) == 8000
+    np.testing.assert_array_equal(decode_image(stuffed), decode_image(plain))
+    assert time.process_time() - started < 5
+    bomb = np.array([encode(Image.new("1", (8000, 8000)), "PNG")], object)
+    assert bundle._pixels(bomb) == 0  # the graph refuses it
+
+
+def test_a_jpeg_of_endless_scans_is_refused_undecoded(picture, encode):
+    image = picture(80, 100)
+    preprocessing = Preprocessing((40, 50), "stretch")
+    for options in ({}, {"progressive": True}):
+        plain = encode(image, **options)
+        assert prepare_encoded(plain, preprocessing)["images"].shape == (40, 50, 3)
+    scan = plain[plain.rindex(b"\xff\xda") : -2]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 64 scans"):
+        prepare_encoded(plain[:-2] + scan * 100_000 + plain[-2:], preprocessing)
+    png = encode(image, "PNG") + b"\xff\xda\x00" * 100
+    assert prepare_encoded(png, preprocessing)["images"].shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "messages", "code"),
+    [
+        ("Predict", [], "INVALID_ARGUMENT"),
+        ("Predict", [b"\xff\xff"], "INVALID_ARGUMENT"),
+        ("Predict", [bytes(200_000)], "RESOURCE_EXHAUSTED"),
+        ("Classify", [b""], "UNIMPLEMENTED"),
+        ("Guess", [b""], "UNIMPLEMENTED"),
+    ],
+)
+def test_odd_grpc_messages_get_their_code(small, method, messages, code):
+    with grpc.insecure_channel(small.grpc_target) as channel:
+        call = channel.stream_unary(f"/tensorflow.serving.PredictionService/{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(iter(messages), timeout=30)
+    assert caught.value.code().name == code
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    base = tmp_path_factory.mktemp("small")
+    publish_adder(base / "adder", 10)
+    limits = Limits(message_bytes=100_000)
+    with Server(base, port=0, grpc_port=0, threads=1, limits=limits) as running:
+        yield running

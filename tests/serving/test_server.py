@@ -65,23 +65,42 @@ def strict(tmp_path_factory):
         yield server
 
 
+def add(channel):
+    """The answer over gRPC, and the version that it names."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "adder"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([[1.0, 2.0]]))
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    response = stub.Predict(request, timeout=60)
+    outputs = {k: tf.make_ndarray(v).tolist() for k, v in response.outputs.items()}
+    assert outputs["amount"] == [response.model_spec.version.value]
+    return outputs
+
+
 def test_versions_swapped_under_load_lose_nothing(tmp_path):
     publish_adder(tmp_path / "adder", 1)
-    with start(tmp_path) as server:
-        stop, seen, failures = threading.Event(), [[] for _ in range(4)], []
+    with (
+        start(tmp_path) as server,
+        grpc.insecure_channel(server.grpc_target) as channel,
+    ):
+        stop, seen, failures = threading.Event(), [[] for _ in range(8)], []
 
-        def client(mine):
+        def client(mine, over_grpc):
             while not stop.is_set():
-                answer = ask(server)
-                if answer.status_code != 200:
-                    failures.append(answer.text)
-                    continue
-                outputs = answer.json()["outputs"]
-                (amount,) = outputs["amount"]
-                assert outputs["y"] == [[1 + amount, 2 + amount]]
-                mine.append(amount)
+                try:
+                    outputs = (
+                        add(channel) if over_grpc else ask(server).json()["outputs"]
+                    )
+                    (amount,) = outputs["amount"]
+                    assert outputs["y"] == [[1 + amount, 2 + amount]]
+                    mine.append(amount)
+                except Exception as error:
+                    failures.append(repr(error))
 
-        clients = [threading.Thread(target=client, args=(mine,)) for mine in seen]
+        clients = [
+            threading.Thread(target=client, args=(mine, index % 2))
+            for index, mine in enumerate(seen)
+        ]
         for thread in clients:
             thread.start()
         for version in range(2, 5):
@@ -297,6 +316,38 @@ def test_nothing_to_serve_is_wrong_usage(tmp_path, capsys):
     assert "name must be given" in capsys.readouterr().err
 
 
+def test_serve_starts_with_all_of_its_models_or_not_at_all(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+    publish_adder(tmp_path / "adder", 1)
+    (tmp_path / "broken" / "3").mkdir(parents=True)
+    (tmp_path / "broken" / "3" / "saved_model.pb").write_bytes(b"half of it")
+    ports = ["--port", "0", "--grpc-port", "0"]
+    assert main(["serve", str(tmp_path), *ports]) == 1
+    error = capsys.readouterr().err
+    assert "broken: version 3: " in error and "adder" not in error.split("Models")[1]
+    models = "".join(
+        f'config {{ name: "{name}" base_path: "{tmp_path / name}" }}'
+        for name in ("adder", "later")
+    )
+    (tmp_path / "models.config").write_text(f"model_config_list {{ {models} }}")
+    assert main(["serve", str(tmp_path / "models.config"), *ports]) == 1
+    assert "later: it has no version" in capsys.readouterr().err
+
+
+def test_answers_are_not_held_back(strict):
+    """Small packets wait 40 ms for each other where Nagle's algorithm is on."""
+    connection, times = http.client.HTTPConnection(strict.host, strict.port), []
+    for _ in range(40):
+        started = time.perf_counter()
+        connection.request("GET", "/v1/models/adder")
+        connection.getresponse().read()
+        times.append(time.perf_counter() - started)
+    connection.close()
+    assert sorted(times[20:])[5] < 0.03  # the first ones are sent at once in any case
+
+
 def test_sigterm_answers_what_is_under_way(tmp_path):
     publish_adder(tmp_path / "adder", 1)
     command = [sys.executable, "-m", "visionkit.tasks", "serve", str(tmp_path)]
@@ -311,20 +362,37 @@ def test_sigterm_answers_what_is_under_way(tmp_path):
         url = next(
             re.search(r"http://\S+(?=/v1)", line) for line in lines if "REST" in line
         )
+        target = next(line for line in lines if "gRPC" in line).split()[1]
         host, port = url[0].removeprefix("http://").split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        connections = [http.client.HTTPConnection(host, int(port)) for _ in range(2)]
         body = json.dumps({"signature_name": "slow", "inputs": [1e12]})
-        connection.request("POST", "/v1/models/adder:predict", body)
-        # Answered after it, so the first request has arrived.
+        for connection in connections:
+            connection.request("POST", "/v1/models/adder:predict", body)
+        slow = predict_pb2.PredictRequest()
+        slow.model_spec.name, slow.model_spec.signature_name = "adder", "slow"
+        slow.inputs["x"].CopyFrom(tf.make_tensor_proto([1e12], tf.float32))
+        channel = grpc.insecure_channel(target)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        calls = [stub.Predict.future(slow, timeout=60) for _ in range(2)]
+        # Answered after them, so they have arrived.
         assert requests.get(f"{url[0]}/v1/models/adder", timeout=60).ok
+        assert add(channel)["y"] == [[2.0, 3.0]]
         process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
         # Answered, though the server was told to stop.
-        assert connection.getresponse().status == 504
-        connection.close()
-        assert process.wait(60) == 0
+        for connection in connections:
+            assert connection.getresponse().status == 504
+            connection.close()
+        for call in calls:
+            assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # Three seconds on a quiet machine.
+        assert process.wait(60) == 0 and time.monotonic() - told < 30
         assert "development server, not TensorFlow Serving" in process.stderr.read()
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{url[0]}/v1/models/adder", timeout=5)
+        with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
+            add(channel)
+        channel.close()
     finally:
         process.kill()
         process.communicate()

@@ -14,8 +14,12 @@ import tensorflow as tf
 from visionkit.inference import graph
 from visionkit.inference.batches import prepared_batches
 from visionkit.inference.inputs import Image, read_encoded, saved_model_folder
+from visionkit.inference.runtimes import SUFFIXES, Runtime
 from visionkit.inference.styles import INPUT_NAMES
 from visionkit.types import Preprocessing
+
+# What reading a description raises where it is missing, damaged or no description.
+_UNUSABLE = (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError)
 
 
 def build_answerer(model):
@@ -27,6 +31,8 @@ def build_answerer(model):
     and "placement" per image.
     """
     if isinstance(model, str | os.PathLike):
+        if Path(model).suffix in SUFFIXES:
+            return _PortableFile(Path(model))
         if folder := saved_model_folder(model):
             return _SavedModel(folder)
         from visionkit.tasks.loading import load
@@ -34,8 +40,8 @@ def build_answerer(model):
         model = load(model)
     if not hasattr(model, "predictor"):
         raise TypeError(
-            "`model` must be a visionkit task, a run folder, a .keras file or a "
-            f"SavedModel folder. Received: {type(model).__name__}"
+            "`model` must be a visionkit task, a run folder, a SavedModel folder or a "
+            f".keras, .tflite or .onnx file. Received: {type(model).__name__}"
         )
     if isinstance(model.input, dict):
         raise ValueError(
@@ -72,21 +78,19 @@ class _KerasModel:
         return _logits(self.predictor.predict_on_batch, self, items, batch_size)
 
 
+class _PortableFile(_KerasModel):
+    """Answers of a LiteRT or ONNX file, which is the network and what follows on it."""
+
+    def __init__(self, file: Path):
+        _describe(self, file.parent, f"Run it by the runtime of {file.suffix} files")
+        self.model = self.predictor = Runtime(file)
+
+
 class _SavedModel:
     """Answers of an export, which needs neither Keras nor the model's code."""
 
     def __init__(self, folder: Path):
-        try:
-            description = json.loads((folder / "model.json").read_text())
-            self.task = description["task"]
-            self.class_names = description["class_names"]
-            self.preprocessing = Preprocessing.from_config(description["preprocessing"])
-            self.style = description.get("style", "visionkit")
-        except (FileNotFoundError, KeyError) as error:
-            raise ValueError(
-                f"{folder} was not written by `visionkit.export`: its model.json is "
-                f"missing or incomplete ({error}). Load it by `tf.saved_model.load`."
-            ) from error
+        _describe(self, folder, "Load it by `tf.saved_model.load`")
         self.model = tf.saved_model.load(str(folder))
 
     def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
@@ -113,6 +117,22 @@ class _SavedModel:
         return _logits(
             lambda x: network(images=tf.constant(x)), self, items, batch_size
         )
+
+
+def _describe(answerer, folder: Path, otherwise: str) -> None:
+    """Give an answerer what the export's description says."""
+    try:
+        description = json.loads((folder / "model.json").read_text())
+        answerer.task = description["task"]
+        answerer.class_names = description["class_names"]
+        preprocessing = Preprocessing.from_config(description["preprocessing"])
+        answerer.preprocessing = preprocessing
+        answerer.style = description.get("style", "visionkit")
+    except _UNUSABLE as error:
+        raise ValueError(
+            f"{folder} was not written by `visionkit.export`: its model.json is "
+            f"missing or incomplete ({error}). {otherwise}."
+        ) from error
 
 
 def _logits(network, answerer, items, batch_size) -> Iterator[dict]:

@@ -138,8 +138,9 @@ def predict(
         vk.predict(model, "clip.mp4")                    # a result per frame
 
     Args:
-        model: A `VisionTask`, a run folder, a `.keras` file, or a SavedModel that
-            `visionkit.export` wrote (a version, or the folder of versions: newest).
+        model: A `VisionTask`, a run folder, a `.keras` file, a SavedModel that
+            `visionkit.export` wrote (a version, or the folder of versions: newest), or
+            a `.tflite` or `.onnx` file of a portable export, `model.json` beside it.
         images: A path, a list of paths, a folder (not its subfolders), a glob pattern,
             encoded bytes, (H, W, C) or (B, H, W, C) uint8 pixels, PIL images, a video.
         batch_size: Images per step; default 32, and fewer where the model's input has

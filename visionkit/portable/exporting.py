@@ -13,11 +13,11 @@ import tensorflow as tf
 from visionkit._version import __version__
 from visionkit.exporting import exportable
 from visionkit.inference import graph
+from visionkit.inference.runtimes import Runtime
 from visionkit.metrics.classification import to_json_safe
 from visionkit.ops.boxes import iou_matrix
 from visionkit.portable.convert import convert
 from visionkit.portable.formats import Format, check_format
-from visionkit.portable.runtimes import Runtime
 from visionkit.serving.publish import publish
 from visionkit.serving.replay import Case, compare
 from visionkit.serving.report import ExportRefused, Finding, GateReport

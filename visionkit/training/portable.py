@@ -39,7 +39,7 @@ def measure_portable(
 
     Args:
         model: The `VisionTask` that was converted.
-        runtime: The file's `visionkit.portable.runtimes.Runtime`.
+        runtime: The file's `visionkit.inference.runtimes.Runtime`.
         source: Validation data.
         batch_size: Images that the model answers at once; latencies are of one.
         max_images: Of a larger source, so many evenly spaced ones.
@@ -49,8 +49,8 @@ def measure_portable(
         "model" and "file" each {"value", "bytes", "seconds"}: the metric, the size of
         the weights or of the file, and the median time of one image.
     """
+    from visionkit.inference.runtimes import latency
     from visionkit.portable.exporting import sample_inputs
-    from visionkit.portable.runtimes import latency
 
     metric = METRICS[model.task]
     if getattr(model, "multi_label", False):

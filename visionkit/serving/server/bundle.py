@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from visionkit.data.headers import inspect_image
+from visionkit.data.graph_headers import image_dimensions
+from visionkit.data.headers import MAX_PIXELS, MAX_SIDE, inspect_image
 from visionkit.data.image_header import BadImage
 from visionkit.serving.server.errors import ServingError, op_message
 from visionkit.serving.server.limits import Limits
@@ -173,13 +174,20 @@ def check_size(definition, inputs: dict[str, np.ndarray], limits: Limits) -> Non
 def _pixels(value: np.ndarray) -> int:
     if value.dtype != object:
         return int(np.prod(value.shape[:3])) if value.ndim == 4 else 0
-    pixels = 0
-    for encoded in value.ravel():
-        # What is no image is the graph's to refuse.
-        with contextlib.suppress(BadImage):
-            header = inspect_image(encoded)
-            pixels += header.height * header.width
-    return pixels
+    return sum(map(_decoded_pixels, value.ravel()))
+
+
+def _decoded_pixels(encoded: bytes) -> int:
+    """How many pixels the graph will decode; what is no image it will refuse."""
+    with contextlib.suppress(BadImage):
+        header = inspect_image(encoded)
+        return header.height * header.width
+    # The graph may be less strict, and it decides what is decoded.
+    with contextlib.suppress(tf.errors.InvalidArgumentError):
+        height, width = map(int, image_dimensions(tf.constant(encoded)))
+        if max(height, width) <= MAX_SIDE and height * width <= MAX_PIXELS:
+            return height * width
+    return 0
 
 
 @contextlib.contextmanager

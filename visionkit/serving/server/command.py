@@ -53,8 +53,10 @@ def serve_command(arguments) -> None:
     print(NOTICE, file=sys.stderr, flush=True)
     server.start()
     try:
-        if all(v.state != "AVAILABLE" for v in server.registry.all()):
-            raise RuntimeError("No version could be loaded; the log above says why")
+        # As TensorFlow Serving, which does not start without one of its models either.
+        if missing := server.registry.missing():
+            reasons = "\n".join(f"  {model}: {why}" for model, why in missing.items())
+            raise RuntimeError(f"Models without a version to serve:\n{reasons}")
         for version in server.registry.all():
             if version.state == "AVAILABLE":
                 print(f"serving   {version.model} version {version.number}")

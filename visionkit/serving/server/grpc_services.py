@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import math
+from concurrent.futures import Executor
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
@@ -27,6 +28,66 @@ from visionkit.serving.server.registry import LOG, Registry
 from visionkit.serving.server.sources import read_config
 
 
+class Reception(grpc.aio.ServerInterceptor):
+    """Takes requests in, within their time, and has threads of a pool answer them.
+
+    No thread waits for a request that is still arriving, so slow ones cost the others
+    nothing.
+
+    Args:
+        pool: Threads in which requests are read, run and answered.
+        seconds: Longest time for a request to arrive.
+    """
+
+    def __init__(self, pool: Executor, seconds: float):
+        self._pool = pool
+        self._seconds = seconds
+
+    async def intercept_service(self, continuation, handler_call_details):
+        """The method, as one of a stream: its only message can be waited for."""
+        method = await continuation(handler_call_details)
+        if method is None:  # there is none of that name
+            return None
+
+        def answer(message: bytes, context) -> bytes:
+            request = method.request_deserializer(message)
+            return method.response_serializer(method.unary_unary(request, context))
+
+        async def receive(_, context):
+            try:
+                message = await self._message(context)
+                job = self._pool.submit(answer, message, context)
+                return await asyncio.wrap_future(job)
+            except Exception as error:
+                refusal = _refusal(error)
+                await context.abort(grpc.StatusCode[refusal.code], refusal.message)
+
+        return grpc.stream_unary_rpc_method_handler(receive)
+
+    async def _message(self, context) -> bytes:
+        try:
+            async with asyncio.timeout(self._seconds):
+                message = await context.read()
+        except TimeoutError as error:
+            text = f"The request did not arrive within {self._seconds:g} s"
+            raise ServingError("DEADLINE_EXCEEDED", text) from error
+        if message is grpc.aio.EOF:
+            raise ServingError("INVALID_ARGUMENT", "There is no message in the request")
+        return message
+
+
+def _refusal(error: Exception) -> ServingError:
+    """What the caller is told."""
+    if isinstance(error, NotImplementedError):  # of the official base classes
+        return ServingError("UNIMPLEMENTED", str(error))
+    if isinstance(error, DecodeError):
+        return ServingError("INVALID_ARGUMENT", "The message cannot be read")
+    refusal = as_serving_error(error)
+    if refusal.code == "INTERNAL":
+        LOG.exception("A request failed", exc_info=error)
+    return refusal
+
+
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """`Predict` and `GetModelMetadata`; the others say that they are not there."""
 
@@ -36,7 +97,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):
         """Run a signature."""
-        with _refusing(context), self._registry.lease(*_spec(request)) as version:
+        with self._registry.lease(*_spec(request)) as version:
             signature = request.model_spec.signature_name
             # What is unknown is refused before it is unpacked.
             definition = version.bundle.signature(signature)
@@ -58,17 +119,15 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request, context):
         """The signatures of a version."""
-        with _refusing(context):
-            if not request.metadata_field:
-                text = "GetModelMetadataRequest must specify at least one"
-                raise ServingError("INVALID_ARGUMENT", f"{text} metadata_field")
-            for field in request.metadata_field:
-                if field != "signature_def":
-                    text = f"Metadata field not supported: {field}"
-                    raise ServingError("INVALID_ARGUMENT", text)
-            with self._registry.lease(*_spec(request)) as version:
-                return metadata_message(version)
-        return get_model_metadata_pb2.GetModelMetadataResponse()
+        if not request.metadata_field:
+            text = "GetModelMetadataRequest must specify at least one metadata_field"
+            raise ServingError("INVALID_ARGUMENT", text)
+        for field in request.metadata_field:
+            if field != "signature_def":
+                text = f"Metadata field not supported: {field}"
+                raise ServingError("INVALID_ARGUMENT", text)
+        with self._registry.lease(*_spec(request)) as version:
+            return metadata_message(version)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -79,8 +138,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     def GetModelStatus(self, request, context):
         """The versions of a model and their states."""
-        with _refusing(context):
-            return status_message(self._registry.status(*_spec(request)))
+        return status_message(self._registry.status(*_spec(request)))
 
     def HandleReloadConfigRequest(self, request, context):
         """Serve the models of another configuration."""
@@ -119,15 +177,3 @@ def _remaining(context) -> float:
         text = "The deadline passed before the model could run"
         raise ServingError("DEADLINE_EXCEEDED", text)
     return seconds
-
-
-@contextlib.contextmanager
-def _refusing(context):
-    """Errors within it end the call with their code."""
-    try:
-        yield
-    except Exception as error:
-        refusal = as_serving_error(error)
-        if refusal.code == "INTERNAL":
-            LOG.exception("A request failed", exc_info=error)
-        context.abort(grpc.StatusCode[refusal.code], refusal.message)

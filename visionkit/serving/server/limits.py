@@ -18,7 +18,8 @@ class Limits:
         requests: Most requests that are read, wait or run at once: UNAVAILABLE, 503.
         seconds: Longest time for a request in the queue and in the model:
             DEADLINE_EXCEEDED, 504.
-        read_seconds: Longest time for the body of a REST request to arrive: 408.
+        read_seconds: Longest time for a request to arrive, of REST for its header and
+            for its body each: 408, DEADLINE_EXCEEDED.
         drain_seconds: Longest time that requests under way have when the server stops.
     """
 

@@ -61,6 +61,7 @@ class Registry:
         self._discover = discover
         self._seconds = seconds
         self._versions: dict[tuple[str, int], Version] = {}
+        self._models: list[str] = []  # that were wanted at the last look
         self._labels: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()  # held for a moment only
         self._refreshing = threading.Lock()  # held while versions are loaded
@@ -88,6 +89,7 @@ class Registry:
         """Look at the folders once: load what is new, let go what is not wanted."""
         with self._refreshing:
             wanted = {n: source.wanted() for n, source in self._discover().items()}
+            self._models = list(wanted)
             for model, folders in wanted.items():
                 for number, folder in folders.items():
                     self._load(model, number, folder)
@@ -161,6 +163,16 @@ class Registry:
         """Every version that was ever seen, by model and number."""
         with self._lock:
             return [self._versions[key] for key in sorted(self._versions)]
+
+    def missing(self) -> dict[str, str]:
+        """Model -> why none of its versions is available; empty for a ready server."""
+        reasons = {}
+        for model in self._models:
+            versions = [version for version in self.all() if version.model == model]
+            if all(version.state != "AVAILABLE" for version in versions):
+                errors = [f"version {v.number}: {v.error}" for v in versions if v.error]
+                reasons[model] = "; ".join(errors) or "it has no version"
+        return reasons
 
     def _find(self, model: str, number: int | None, label: str) -> Version:
         if label:

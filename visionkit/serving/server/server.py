@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,12 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from visionkit.serving.server.grpc_services import ModelService, PredictionService
+from visionkit.serving.server.grpc_services import (
+    ModelService,
+    PredictionService,
+    Reception,
+)
+from visionkit.serving.server.http_protocol import PromptHttp
 from visionkit.serving.server.limits import Limits
 from visionkit.serving.server.registry import LOG, Registry
 from visionkit.serving.server.rest import RestApi
@@ -37,8 +43,8 @@ class Server:
         with Server("saved_models", port=0, grpc_port=0) as server:
             requests.get(f"{server.url}/v1/models/flowers")
 
-    It has no authentication and no encryption. REST and gRPC have threads of their own:
-    one of gRPC is taken for as long as a request arrives.
+    It has no authentication and no encryption. REST and gRPC have threads of their own,
+    which run requests that have arrived; one more thread receives and sends.
 
     Args:
         path: A folder of models, a model, a version, or a `models.config` file as
@@ -78,8 +84,10 @@ class Server:
         self._rest_pool = ThreadPoolExecutor(threads, "visionkit-rest")
         self._grpc_pool = ThreadPoolExecutor(threads, "visionkit-grpc")
         self._http: uvicorn.Server | None = None
-        self._grpc: grpc.Server | None = None
+        self._grpc: grpc.aio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._http_end: Future | None = None
 
     @property
     def url(self) -> str:
@@ -99,36 +107,46 @@ class Server:
             ServingError: A label of the configuration names a version that is not
                 there.
         """
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="visionkit")
+        self._thread.start()
         with contextlib.ExitStack() as undo:
+            undo.callback(self._free)
             listening = self._listen()
             undo.callback(listening.close)
-            grpc_server = self._grpc_server()
-            undo.callback(grpc_server.stop, None)
-            undo.callback(self._grpc_pool.shutdown, False)
+            self._grpc = self._await(self._open_grpc())
+            undo.callback(lambda: self._await(self._close_grpc()))
             self.registry.start()
             undo.callback(self.registry.stop)
             if self._config is not None:
                 self.registry.reconfigure(self._config)
             undo.pop_all()
-        self._grpc = grpc_server
-        self._grpc.start()
+        self._await(self._grpc.start())
         self._http = uvicorn.Server(self._http_config())
         listening.listen(_BACKLOG)  # who comes from here on is answered
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._http.serve([listening])),
-            name="visionkit-rest",
-        )
-        self._thread.start()
+        self._http_end = self._submit(self._http.serve([listening]))
 
     def stop(self) -> None:
         """Take no more requests, answer those under way, and free the models."""
         self._http.should_exit = True
-        drained = self._grpc.stop(self._limits.drain_seconds)
+        self._await(self._grpc.stop(self._limits.drain_seconds))
+        self._http_end.result()
+        self._free()
+        self.registry.stop()
+
+    def _free(self):
+        """End the threads; nothing may be under way."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        drained.wait()
+        self._loop.close()
         self._rest_pool.shutdown()
         self._grpc_pool.shutdown()
-        self.registry.stop()
+
+    def _submit(self, coroutine) -> Future:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _await(self, coroutine):
+        return self._submit(coroutine).result()
 
     def __enter__(self) -> Server:
         """The server, started."""
@@ -150,8 +168,8 @@ class Server:
     def _http_config(self) -> uvicorn.Config:
         return uvicorn.Config(
             RestApi(self.registry, self._rest_pool, self._limits),
-            # The strict one of uvicorn's two parsers, with a limit for headers.
-            http="h11",
+            # The strict one of uvicorn's two parsers, with limits for headers.
+            http=functools.partial(PromptHttp, self._limits.read_seconds),
             h11_max_incomplete_event_size=_HEADER_BYTES,
             ws="none",
             lifespan="off",
@@ -165,7 +183,8 @@ class Server:
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listening = socket.socket(family)
+        # With its protocol named, or asyncio leaves Nagle's algorithm on: 40 ms each.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((self.host, self.port))
@@ -175,15 +194,16 @@ class Server:
         self.port = listening.getsockname()[1]
         return listening
 
-    def _grpc_server(self) -> grpc.Server:
+    async def _open_grpc(self) -> grpc.aio.Server:
+        """The server on its port; it takes requests when it is started."""
         most = self._limits.message_bytes
         options = (
             *_GRPC_OPTIONS,
             ("grpc.max_receive_message_length", most),
             ("grpc.max_send_message_length", -1),
         )
-        server = grpc.server(
-            self._grpc_pool,
+        server = grpc.aio.server(
+            interceptors=[Reception(self._grpc_pool, self._limits.read_seconds)],
             options=options,
             maximum_concurrent_rpcs=self._limits.requests,
         )
@@ -199,6 +219,11 @@ class Server:
             target = self.grpc_target
             raise OSError(f"{target} cannot be used for gRPC: it is taken") from error
         return server
+
+    async def _close_grpc(self) -> None:
+        """Give back the port of a server that was not started."""
+        await self._grpc.start()  # only what runs can be stopped
+        await self._grpc.stop(None)
 
 
 def _bracketed(host: str) -> str:

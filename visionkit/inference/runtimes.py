@@ -18,12 +18,21 @@ class Runtime:
 
     Attributes:
         file: The file's path.
+
+    Raises:
+        RuntimeError: The format's package is not installed.
     """
 
     def __init__(self, file: str | os.PathLike, threads: int | None = None):
-        build = _onnx if Path(file).suffix == ".onnx" else _litert
         self.file = Path(file)
-        self._run = build(os.fspath(file), threads or os.cpu_count() or 1)
+        build, extra = _FORMATS[self.file.suffix]
+        try:
+            self._run = build(os.fspath(file), threads or os.cpu_count() or 1)
+        except ModuleNotFoundError as error:
+            raise RuntimeError(
+                f"{self.file.name} needs {error.name}, which is not installed. Do: "
+                f"pip install 'visionkit[{extra}]'"
+            ) from error
 
     def predict_on_batch(self, images) -> dict[str, np.ndarray]:
         """Answers for (B, h, w, C) 0..255, image by image, by name."""
@@ -54,6 +63,11 @@ def _onnx(file: str, threads: int):
     return lambda images: dict(
         zip(outputs, session.run(outputs, {"images": images}), strict=True)
     )
+
+
+_FORMATS = {".tflite": (_litert, "litert"), ".onnx": (_onnx, "onnx")}
+SUFFIXES = tuple(_FORMATS)
+"""Of the files that are run."""
 
 
 def latency(predict, images, *, runs: int = 20, seconds: float = 10.0) -> float:
