@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from visionkit.backbones import build_backbone
+from visionkit.backbones.atrous import multi_grid, with_output_stride
 from visionkit.backbones.weights import layer_variables, load_layers
+
+
+@pytest.fixture
+def without_values():
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    keras.utils.clear_session()
 
 
 def _random_values(model, seed=0):
@@ -107,10 +115,74 @@ def test_dilated_rates_follow_the_lost_strides():
     ("name", "layer"),
     [("vgg16", "block5_pool"), ("densenet121", "pool4_pool")],
 )
-def test_pooling_that_cannot_dilate_is_refused(name, layer):
-    with (
-        keras.StatelessScope(initialize_variables=False),
-        pytest.raises(ValueError, match=rf"{layer}.* of 16 or more"),
-    ):
+def test_pooling_that_cannot_dilate_is_refused(name, layer, without_values):
+    with pytest.raises(ValueError, match=rf"{layer}.* of 16 or more"):
         build_backbone(name, output_stride=8)
-    keras.utils.clear_session()
+
+
+def _rates(backbone, stage="conv5"):
+    return [
+        layer.dilation_rate[0]
+        for layer in backbone.layers
+        if layer.name.startswith(stage) and getattr(layer, "kernel_size", (1,))[0] > 1
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "rates"),
+    [
+        ("resnet50", (1, 2, 4), (1, 2, 4)),
+        ("resnet50_v2", (1, 2, 4), (1, 2, 4)),
+        # The very first convolution loses its stride and keeps the rate before it.
+        ("resnet18", (1, 2), (0.5, 1, 2, 2)),
+    ],
+)
+def test_a_multi_grid_multiplies_the_rates_of_the_last_stage(
+    name, grid, rates, without_values
+):
+    """DeepLab V3, section 3.2.1; at 32, which it does not treat, the rate is 1."""
+    plain = build_backbone(name, output_stride=16)
+    for stride, rate in ((16, 2), (8, 4), (32, 1)):
+        backbone = build_backbone(name, output_stride=stride, multi_grid=list(grid))
+        assert _rates(backbone) == [max(1, int(rate * r)) for r in rates]
+        assert set(_rates(backbone, "conv3")) == {1}
+        assert multi_grid(backbone) == grid
+        names = {x.name: x.count_params() for x in backbone.layers if x.weights}
+        assert names == {x.name: x.count_params() for x in plain.layers if x.weights}
+    assert multi_grid(plain) == (1,) * len(grid)
+
+
+def test_a_multi_grid_stays_at_another_output_stride_and_in_a_file(tmp_path):
+    coarse = build_backbone("resnet18", output_stride=16, multi_grid=(1, 2))
+    stored = _random_values(coarse)
+    load_layers(coarse, stored, "random")
+    coarse.save(tmp_path / "coarse.keras")
+    loaded = keras.saving.load_model(tmp_path / "coarse.keras")
+    fine = with_output_stride(loaded, 8)
+    assert _rates(loaded) == [1, 2, 4, 4] and _rates(fine) == [2, 4, 8, 8]
+    images = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), dtype="uint8")
+    expected, same, finer = (m(images)["P5"].numpy() for m in (coarse, loaded, fine))
+    np.testing.assert_array_equal(same, expected)
+    scale = np.abs(expected).max()
+    sampled = finer[:, ::2, ::2]
+    np.testing.assert_allclose(sampled / scale, expected / scale, atol=1e-4)
+    plain = build_backbone("resnet18", output_stride=16)
+    load_layers(plain, stored, "random")
+    assert np.abs(plain(images)["P5"].numpy() - expected).max() > 0.01 * scale
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mobilenet_v2", {"multi_grid": (1, 2, 4)}, "resnet18, resnet34, .*for mobile"),
+        ("keras_cv.resnet_50", {"multi_grid": (1, 2, 4)}, "resnet50, resnet101"),
+        ("resnet18", {"multi_grid": (1, 2, 4)}, r"be 2 positive .* as \(1, 2\)"),
+        ("resnet50", {"multi_grid": (1, 2)}, r"be 3 positive .* as \(1, 2, 4\)"),
+        ("resnet50", {"multi_grid": (1, 0, 4)}, "3 positive integers"),
+        ("resnet50", {"multi_grid": 2}, "3 positive integers"),
+        ("resnet18", {"multi_grid": (2, 4)}, "conv5_block1_1_conv has a stride"),
+    ],
+)
+def test_multi_grids_that_cannot_be_are_refused(name, options, message, without_values):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, **options)

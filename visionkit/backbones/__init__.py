@@ -7,12 +7,18 @@ recipes can be checked in milliseconds.
 from __future__ import annotations
 
 import importlib
-import numbers
 import os
 from collections.abc import Sequence
 
 from visionkit._quiet import import_keras
 from visionkit._spelling import check_name
+from visionkit.backbones.limits import (
+    CLASSIFICATION_ONLY,
+    check_multi_grid,
+    check_options,
+    check_output_stride,
+    check_shape,
+)
 
 # `applications:Name` is any `keras.applications` network, `applications:Name_050` the
 # same at half its width, `keras_cv:name` one of keras-cv: another is another line.
@@ -118,30 +124,10 @@ BACKBONES: dict[str, str] = {
 returns the network as published, a functional `keras.Model` with static input size
 whose first layers normalise images of 0..255."""
 
-CLASSIFICATION_ONLY = frozenset({"lenet5", "alexnet", "alexnet_ungrouped"})
-"""Backbones that keep their valid padding, so that their levels are no pyramid."""
-
 # Backbones that take the file of another network, and what turns one into the other.
 _CONVERSIONS = {
     "vgg16_atrous": "visionkit.backbones.vgg_atrous:subsample",
     "vgg16_fcn": "visionkit.backbones.vgg_atrous:convolve",
-}
-
-OUTPUT_STRIDES = (8, 16, 32)
-
-# Beginnings of the names of backbones whose dilated features would not be the
-# undilated ones on a finer grid, and why. (VGG and DenseNet, which pool late, refuse
-# a stride of 8 while they are rebuilt.)
-_NEVER_DILATED = {
-    "csp_darknet": "its pooling over 5x5 at the end cannot be dilated",
-    "efficientnet": "its squeeze-and-excitation would average over other positions",
-    "ghostnet": "its squeeze-and-excitation would average over other positions",
-    "googlenet": "its modules pool, which cannot be dilated",
-    "inception_v3": "its modules pool, which cannot be dilated",
-    "keras_cv.": "its blocks are closed layers of keras-cv",
-    "mobilenet_v3": "its squeeze-and-excitation would average over other positions",
-    "nasnet": "its cells pool, which cannot be dilated",
-    "xception": "its pooling of 3x3 and its shortcut of 1x1 have grids one pixel apart",
 }
 
 # Layers that may be levels, where the last one at a stride is inside of a block or
@@ -177,6 +163,7 @@ def build_backbone(
     channels: int = 3,
     weights: str | os.PathLike | None = None,
     output_stride: int = 32,
+    multi_grid: Sequence[int] | None = None,
     freeze: Sequence[str] = (),
     norm_momentum: float | None = None,
     stochastic_depth: float | None = None,
@@ -208,6 +195,11 @@ def build_backbone(
             (EfficientNet, MobileNetV3, GhostNet), with poolings inside of late blocks
             (Inception v1 and v3, NASNet, CSPDarkNet; DenseNet, VGG and
             Inception-ResNet at 8), Xception and those of keras-cv.
+        multi_grid: Unit rates of the blocks of a ResNet's last stage (DeepLab V3,
+            section 3.2.1), such as (1, 2, 4): each 3x3 convolution has that many times
+            the rate that the output stride gives, at 16 they are 2, 4 and 8. Weights
+            are the same ones. One number for each block: two in ResNet-18, three in
+            ResNet-34 to 152; other backbones refuse it. None for ones.
         freeze: Levels such as ("P1", "P2"): every layer up to and including those
             stays fixed, batch normalisation in inference mode. "norm" among them: so
             does every batch normalisation, as R-CNN and RetinaNet are published, whose
@@ -233,9 +225,10 @@ def build_backbone(
         ConnectionError: The "imagenet" download failed.
     """
     check_name("backbone", name, BACKBONES)
-    shape = _check_shape(image_size, channels)
-    _check_output_stride(name, output_stride)
-    _check_options(name, weights, stochastic_depth)
+    shape = check_shape(image_size, channels)
+    check_output_stride(name, output_stride)
+    check_multi_grid(name, multi_grid)
+    check_options(name, weights, stochastic_depth)
 
     import_keras()
     from visionkit.backbones.dilate import freeze_parts, rebuild, set_norm_momentum
@@ -253,6 +246,7 @@ def build_backbone(
         pyramid=pyramid,
         taps=_TAPS.get(name),
         stochastic_depth=stochastic_depth,
+        multi_grid=multi_grid,
     )
     freeze_parts(backbone, freeze)
     if norm_momentum is not None:
@@ -269,60 +263,3 @@ def _resolve(reference: str):
     """The object that "module:attribute" names."""
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _check_shape(image_size, channels) -> tuple[int | None, int | None, int]:
-    """(height, width, channels) of the input, or a `ValueError`."""
-
-    def positive(value):
-        return isinstance(value, numbers.Integral) and value > 0
-
-    sides = tuple(image_size) if isinstance(image_size, Sequence) else ()
-    if len(sides) != 2 or not all(side is None or positive(side) for side in sides):
-        raise ValueError(
-            "`image_size` must be (height, width), positive integers or None for a "
-            f"dynamic side. Received: image_size={image_size!r}"
-        )
-    if not positive(channels):
-        raise ValueError(
-            f"`channels` must be a positive integer. Received: channels={channels!r}"
-        )
-    return (*sides, channels)
-
-
-def _check_output_stride(name: str, output_stride: int) -> None:
-    """Refuses an output stride that no backbone, or not this one, can have."""
-    if output_stride not in OUTPUT_STRIDES:
-        raise ValueError(
-            f"`output_stride` must be one of {OUTPUT_STRIDES}. "
-            f"Received: output_stride={output_stride!r}"
-        )
-    if name in CLASSIFICATION_ONLY and output_stride != max(OUTPUT_STRIDES):
-        raise ValueError(
-            f"{name} serves classification only and cannot be dilated: leave "
-            f"`output_stride` at its default. Received: output_stride={output_stride}"
-        )
-    for family, reason in _NEVER_DILATED.items():
-        if name.startswith(family) and output_stride != max(OUTPUT_STRIDES):
-            raise ValueError(
-                f"{name} cannot be dilated exactly: {reason}. Leave `output_stride` at "
-                f"its default. Received: output_stride={output_stride}"
-            )
-
-
-def _check_options(name: str, weights, stochastic_depth: float | None) -> None:
-    """Refuses what the networks of some families would take and do wrongly."""
-    if name.startswith("keras_cv.") and weights not in (None, "imagenet"):
-        raise ValueError(
-            f"The layers of {name} cannot be matched with a file by name. Use "
-            "`weights=None`, then `backbone.load_weights(PATH)` of a file saved by "
-            f"this backbone. Received: weights={weights!r}"
-        )
-    if stochastic_depth and name.startswith(("nasnet", "keras_cv.")):
-        reason = "has cells in place of residual branches"
-        if name.startswith("keras_cv."):
-            reason = "has closed layers of keras-cv for blocks"
-        raise ValueError(
-            f"{name} {reason}, which `stochastic_depth` cannot drop: leave it out. "
-            f"Received: stochastic_depth={stochastic_depth}"
-        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 
 from visionkit.backbones import BACKBONES, build_backbone
+from visionkit.backbones.dilate import LAST_STAGE
+from visionkit.backbones.limits import LAST_STAGE_BLOCKS, OUTPUT_STRIDES
 from visionkit.backbones.names import flat_layers
 from visionkit.backbones.stochastic_depth import StochasticDepth
 from visionkit.backbones.weights import layer_variables, load_layers
@@ -43,11 +45,27 @@ def output_stride(backbone: keras.Model) -> int:
     )
 
 
+def multi_grid(backbone: keras.Model) -> tuple[int, ...] | None:
+    """The unit rates of the blocks of a ResNet's last stage, ones where it has none.
+
+    None for a backbone that cannot have any.
+    """
+    if backbone.name not in LAST_STAGE_BLOCKS:
+        return None
+    rates = {}
+    for layer in flat_layers(backbone):
+        if block := LAST_STAGE.fullmatch(layer.name):
+            # A convolution that lost its stride has half the rate of the others.
+            rates[block[1]] = max(rates.get(block[1], 1), *layer.dilation_rate)
+    rate = max(OUTPUT_STRIDES) // output_stride(backbone)
+    return tuple(found // rate for found in rates.values())
+
+
 def with_output_stride(backbone: keras.Model, stride: int) -> keras.Model:
     """A copy of a backbone with the same weights at another output stride.
 
     Its features agree with the original's where both have a pixel. Which layers are
-    frozen and the momentum of batch normalisation stay.
+    frozen, the momentum of batch normalisation and the multi-grid stay.
 
     Args:
         backbone: What `build_backbone` made.
@@ -69,6 +87,7 @@ def with_output_stride(backbone: keras.Model, stride: int) -> keras.Model:
         (height, width),
         channels=channels,
         output_stride=stride,
+        multi_grid=multi_grid(backbone),
         stochastic_depth=max(drops, default=None),
     )
     load_layers(copy, layer_variables(backbone), f"The backbone {backbone.name}")

@@ -17,6 +17,9 @@ from visionkit.backbones.names import flat_layers, stable_names
 from visionkit.backbones.normalization import ImageNormalization
 from visionkit.backbones.stochastic_depth import ResidualDrops, is_addition, is_drop
 
+LAST_STAGE = re.compile(r"conv5_block(\d+)_\d_conv")
+"""Names of the convolutions of a ResNet's last stage, with the block's number."""
+
 NORM = "norm"
 """What `freeze` calls all batch normalisation of a backbone."""
 
@@ -36,10 +39,12 @@ def rebuild(
     pyramid: bool = True,
     taps: str | None = None,
     stochastic_depth: float | None = None,
+    multi_grid: Sequence[int] | None = None,
 ) -> keras.Model:
     """A copy of a network on another input, whose outputs are its levels.
 
-    Dilated features, sampled on the grid of the undilated ones, equal them.
+    Dilated features, sampled on the grid of the undilated ones, equal them (those of
+    one multi-grid each other).
 
     Args:
         reference: A functional model from images to features.
@@ -53,6 +58,8 @@ def rebuild(
             one. None: any, but for those of the image's own size.
         stochastic_depth: Share of the last residual branch dropped in training; None
             for what was published.
+        multi_grid: What the rates of each block of a ResNet's last stage are
+            multiplied by.
 
     Returns:
         A model with the outputs {"P1": ..., "P2": ...} and new, random weights.
@@ -62,7 +69,8 @@ def rebuild(
     """
     images = keras.Input(input_shape, name="images", dtype="float32")
     drops = ResidualDrops(list(flat_layers(reference)), stochastic_depth)
-    copy = _Copy(images, stable_names(reference), output_stride, pyramid, drops)
+    names = stable_names(reference)
+    copy = _Copy(images, names, output_stride, pyramid, drops, multi_grid)
     keras.models.clone_model(
         reference,
         input_tensors=keras.tree.pack_sequence_as(reference.input, [images]),
@@ -156,6 +164,7 @@ class _Copy:
         output_stride: int,
         pyramid: bool,
         drops: ResidualDrops,
+        multi_grid: Sequence[int] | None,
     ):
         self.names = names
         self.maps = []
@@ -165,6 +174,7 @@ class _Copy:
         self.output_stride = output_stride
         self.pyramid = pyramid
         self.drops = drops
+        self.multi_grid = multi_grid
         self.channels = images.shape[-1]
 
     def __call__(self, layer, *args, **kwargs):
@@ -222,7 +232,8 @@ class _Copy:
 
         At `stride` relative to the images in the reference, tensors here are
         `stride / output_stride` times denser, where that exceeds 1: that is the
-        layer's rate, also of one that loses its own stride.
+        layer's rate, also of one that loses its own stride, times its block's in a
+        multi-grid.
         """
         if not self.pyramid:
             return (x,)
@@ -232,6 +243,7 @@ class _Copy:
             config["strides"] = (1, 1)
         if window == 1:
             return (x,)
+        rate *= self._unit_rate(name, config)
         if rate > 1:
             if "dilation_rate" not in config:
                 raise ValueError(
@@ -253,6 +265,19 @@ class _Copy:
             config["padding"] = "same"
             return (unpadded,)
         return (x,)
+
+    def _unit_rate(self, name: str, config: dict) -> int:
+        """What the multi-grid, if there is one, multiplies a layer's rate by."""
+        block = LAST_STAGE.fullmatch(name)
+        if self.multi_grid is None or block is None:
+            return 1
+        rate = self.multi_grid[int(block[1]) - 1]
+        if rate > 1 and max(config["strides"]) > 1:
+            raise ValueError(
+                f"{name} has a stride and cannot have holes too: use an `output_stride`"
+                f" of 16 or 8, or begin with 1. Received: multi_grid={self.multi_grid}"
+            )
+        return rate
 
 
 def _is_tensor(value) -> bool:

@@ -78,7 +78,7 @@ def load_file(
         )
     try:
         with _open(path) as file:
-            _check_datasets(file, path)
+            check_datasets(file, path)
             stored = _stored_layers(file, path, order)
             load_layers(backbone, convert(stored) if convert else stored, str(path))
     except _UNREADABLE as error:
@@ -187,7 +187,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _check_datasets(file: h5py.File, path: Path) -> None:
+def check_datasets(file: h5py.File, path: Path) -> None:
     """Refuses what could make HDF5 read another file, and what is no number."""
     seen, groups = {file}, [file]
     while groups:

@@ -131,13 +131,6 @@ class FCNHead(layers.Layer):
             x = score + self.crop(self.doubled[coarser](x), score)
         return self.upsampling(x)
 
-    def copy_weights(self, other: FCNHead) -> None:
-        """Take over every weight of another stride's head that this one has too."""
-        theirs = {weight.path: weight for weight in other.weights}
-        for weight in self.weights:
-            if weight.path in theirs and theirs[weight.path].shape == weight.shape:
-                weight.assign(theirs[weight.path])
-
     def build_from_config(self, config):
         """Nothing: the first call builds the layers inside."""
 

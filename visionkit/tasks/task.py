@@ -33,9 +33,11 @@ class VisionTask(keras.Model):
         preprocessing: `Preprocessing` that turns files into the model's input.
         class_names: Names in label order.
         postprocess: Layer from raw outputs to answers.
+        started_from: What of a trained model it took over, in words; "" for nothing.
     """
 
     task: str
+    started_from = ""
     hidden_outputs: tuple[str, ...] = ()  # raw ones that only the loss reads
     logged_scores: tuple[str, ...] = ()  # what `evaluate` adds to losses and metrics
 

@@ -93,11 +93,17 @@ def build_model(recipe: Recipe, info, *, pretrained: bool = True):
     Args:
         recipe: The resolved recipe.
         info: `SourceInfo` of the training data, for its classes.
-        pretrained: Whether to load the recipe's weights; not where others come anyway.
+        pretrained: Whether to load the recipe's weights (`model.weights` or
+            `model.start_from`); not where others come anyway.
+
+    Raises:
+        RecipeError: What `model.start_from` names is no model that this one can start
+            from.
     """
     from visionkit.backbones import build_backbone
     from visionkit.data.transforms import stage_of
     from visionkit.tasks import model_class
+    from visionkit.training.start import start_model
 
     options = recipe.model
     sizes_differ = any(
@@ -109,6 +115,7 @@ def build_model(recipe: Recipe, info, *, pretrained: bool = True):
         channels=options.channels,
         weights=options.weights if pretrained else None,
         output_stride=getattr(options, "output_stride", 32),
+        multi_grid=getattr(options, "multi_grid", None),
         freeze=tuple(options.freeze),
         norm_momentum=options.norm_momentum,
         stochastic_depth=options.stochastic_depth,
@@ -116,13 +123,16 @@ def build_model(recipe: Recipe, info, *, pretrained: bool = True):
     own = options.options()
     if recipe.task == "classification":
         own["multi_label"] = info.multi_label
-    return model_class(recipe.task, options.name)(
+    model = model_class(recipe.task, options.name)(
         backbone,
         info.num_classes,
         preprocessing=build_preprocessing(recipe),
         class_names=info.class_names,
         **own,
     )
+    if pretrained and options.start_from:
+        model.started_from = start_model(model, options.start_from)
+    return model
 
 
 def build_loss(recipe: Recipe, source):

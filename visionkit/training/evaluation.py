@@ -7,7 +7,9 @@ from pathlib import Path
 from visionkit._quiet import import_keras
 from visionkit.training.build import build_validation
 from visionkit.training.recipe import load_recipe
-from visionkit.training.recipe_files import RecipeError
+from visionkit.training.recipe_files import RecipeError, as_recipe_error
+
+_OUTPUT_STRIDE = "model.output_stride"
 
 
 def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
@@ -17,7 +19,9 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
         run: A run folder, or a `Run`.
         overrides: `key=value` texts for the recipe's `data`, e.g.
             `data.validation.root=...`. With another split, images that the run was
-            trained on may be among those it is measured on.
+            trained on may be among those it is measured on. And
+            `model.output_stride=8` for a DeepLab trained at 16: the same weights, finer
+            features (V3, section 4.3).
         batch_size: Default the recipe's.
 
     Returns:
@@ -27,26 +31,59 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
 
     Raises:
         FileNotFoundError: `run` is not a run folder, or has no model yet.
-        RecipeError: An override is about something else than data.
+        RecipeError: An override is about something else, or the model cannot have
+            this output stride.
     """
     folder = Path(getattr(run, "folder", run))
     if not (folder / "recipe.yaml").is_file():
         raise FileNotFoundError(
             f"{folder} is not a run folder: it has no recipe.yaml. `train` makes one."
         )
-    for override in overrides:
-        if not override.startswith("data."):
-            raise RecipeError(
-                f"Evaluating, only data can be overridden. Received: {override!r}"
-            )
+    trained = load_recipe(folder / "recipe.yaml")
+    _check_overrides(overrides, trained)
     recipe = load_recipe(folder / "recipe.yaml", overrides)
     source = build_validation(recipe)
     import_keras()
     from visionkit.tasks.loading import load
 
+    model = load(folder)
+    stride = getattr(recipe.model, "output_stride", None)
+    if stride != getattr(trained.model, "output_stride", None):
+        with as_recipe_error():
+            model = model.with_output_stride(stride)
     return evaluate_model(
-        load(folder), source, batch_size=batch_size or recipe.data.batch_size
+        model, source, batch_size=batch_size or recipe.data.batch_size
     )
+
+
+def _check_overrides(overrides, recipe) -> None:
+    """Refuses what is not about data, or an output stride of a model that keeps its."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not key.startswith("data.") and key != _OUTPUT_STRIDE:
+            raise RecipeError(
+                f"Evaluating, only data and {_OUTPUT_STRIDE} can be overridden. "
+                f"Received: {override!r}"
+            )
+        if key == _OUTPUT_STRIDE and recipe.model.name not in (able := _able()):
+            raise RecipeError(
+                f"{_OUTPUT_STRIDE}: {recipe.model.name} is measured at the output "
+                f"stride that it was trained at; {' and '.join(able)} can have "
+                f"another. Received: {override!r}"
+            )
+
+
+def _able() -> list[str]:
+    """The models that can be had at another output stride."""
+    from visionkit.tasks import MODELS, model_class
+
+    import_keras()
+    return [
+        name
+        for task, names in MODELS.items()
+        for name in names
+        if hasattr(model_class(task, name), "with_output_stride")
+    ]
 
 
 def evaluate_model(

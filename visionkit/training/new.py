@@ -20,6 +20,7 @@ model:
   name: {model}
   backbone: {backbone}
   weights: {weights}         # null: from scratch; or the path of a .weights.h5 file
+  start_from: null          # or a run folder, with weights: null: all that fits of it
   freeze: []                # e.g. [P1, P2, norm]: stages, all batch normalisation
   norm_momentum: 0.95       # batch normalisation forgets its old statistics quickly
 """

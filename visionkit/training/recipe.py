@@ -5,6 +5,7 @@ Reading and refusing a recipe imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 
@@ -128,9 +129,11 @@ def check_names(recipe: Recipe, origin: str) -> None:
     """Refuse names that are in none of the tables, without importing what they name.
 
     Raises:
-        RecipeError: Unknown model, backbone, source, source option or transform.
+        RecipeError: Unknown model, backbone, source, source option or transform, or
+            holes that the backbone cannot have.
     """
     from visionkit.backbones import BACKBONES
+    from visionkit.backbones.limits import check_multi_grid, check_output_stride
     from visionkit.data.sources import SOURCES, source_class
     from visionkit.data.transforms import build_transforms
     from visionkit.losses import LOSSES
@@ -147,6 +150,10 @@ def check_names(recipe: Recipe, origin: str) -> None:
     check("task", recipe.task, MODELS)
     check("model.name", recipe.model.name, MODELS[recipe.task])
     check("model.backbone", recipe.model.backbone, BACKBONES)
+    with _about(origin, "model"):
+        model = recipe.model
+        check_output_stride(model.backbone, getattr(model, "output_stride", 32))
+        check_multi_grid(model.backbone, getattr(model, "multi_grid", None))
     check("data.source", recipe.data.source, SOURCES)
     for name in loss_names(recipe.train.loss) if recipe.train.loss else ():
         check("train.loss", name, LOSSES[recipe.task])
@@ -158,12 +165,8 @@ def check_names(recipe: Recipe, origin: str) -> None:
     if recipe.data.root is not None and "root" not in legal:
         check("data", "root", legal)
     sizes = {phase.model.image_size for phase in phase_recipes(recipe)}
-    try:
+    with _about(origin, "augment"):
         build_transforms(recipe.augment, recipe.task)
-    except ValueError as error:
-        raise RecipeError(
-            f"{origin} is not a valid recipe:\n  augment: {error}"
-        ) from None
     if recipe.train.distribute != "none" and recipe.train.accumulation_steps > 1:
         raise RecipeError(
             f"{origin} is not a valid recipe:\n  train.accumulation_steps: found "
@@ -176,3 +179,14 @@ def check_names(recipe: Recipe, origin: str) -> None:
             f"image_size with model.top={recipe.model.top!r}; a published top has a "
             "fixed size. Use top: pooled, or one size."
         )
+
+
+@contextlib.contextmanager
+def _about(origin: str, key: str):
+    """A `ValueError` within it becomes a `RecipeError` about this key."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(
+            f"{origin} is not a valid recipe:\n  {key}: {error}"
+        ) from None

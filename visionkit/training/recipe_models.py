@@ -17,11 +17,17 @@ Resize = Literal[RESIZE_MODES]
 
 
 class ModelRecipe(Section):
-    """What every model has: its backbone and how images become its input."""
+    """What every model has: its backbone and how images become its input.
+
+    `weights` are the backbone's; `start_from` is a run folder or a `.keras` file, a
+    trained model of the same name and backbone, whose weights this one takes wherever
+    they fit.
+    """
 
     name: str
     backbone: str
     weights: str | None = None
+    start_from: str | None = pydantic.Field(None, min_length=1)
     freeze: list[str] = pydantic.Field(default_factory=list)
     norm_momentum: float | None = pydantic.Field(None, ge=0, lt=1)
     stochastic_depth: float | None = pydantic.Field(None, ge=0, lt=1)
@@ -32,9 +38,20 @@ class ModelRecipe(Section):
     max_edge: pydantic.PositiveInt | None = None
     channels: Literal[1, 3] = 3
 
+    @pydantic.field_validator("start_from")
+    @classmethod
+    def _alone(cls, value, info):
+        weights = info.data.get("weights")
+        if value is not None and weights is not None:
+            raise ValueError(
+                "it brings the backbone's weights too; leave model.weights out, or say "
+                f"model.weights=null in place of {weights!r}"
+            )
+        return value
+
     def options(self) -> dict[str, Any]:
         """The keywords of the model's own constructor."""
-        shared = ModelRecipe.model_fields.keys() | {"output_stride"}
+        shared = ModelRecipe.model_fields.keys() | {"output_stride", "multi_grid"}
         return self.model_dump(exclude=shared, exclude_none=True)
 
 
@@ -139,6 +156,7 @@ class DeepLabRecipe(ModelRecipe):
 
     name: Literal["deeplab_v3", "deeplab_v3_plus"]
     output_stride: Literal[8, 16, 32] = 16
+    multi_grid: list[pydantic.PositiveInt] | None = pydantic.Field(None, min_length=1)
     rates: list[pydantic.PositiveInt] | None = pydantic.Field(None, min_length=1)
     head_channels: pydantic.PositiveInt = 256
     separable: bool = False

@@ -27,6 +27,8 @@ def summary_table(session, environment: dict) -> Table:
     table.add_row("task", f"{recipe.task}, {len(model.class_names)} classes{kind}")
     table.add_row("model", f"{recipe.model.name} on {recipe.model.backbone}")
     table.add_row("parameters", f"{model.count_params():,}, {trainable:,} trained")
+    if model.started_from:
+        table.add_row("started from", model.started_from)
     table.add_row("images", used)
     table.add_row(
         "steps", f"{session.steps} of {recipe.data.batch_size} images per epoch"

@@ -8,6 +8,8 @@ from dense_cases import tiny_backbone
 
 import visionkit as vk
 from visionkit.backbones.atrous import output_stride
+from visionkit.training.recipe import load_recipe
+from visionkit.training.recipe_files import RecipeError
 
 SIZE = (64, 96)
 SMALL = {"head_channels": 16, "norm_momentum": 0.9}
@@ -170,6 +172,28 @@ def test_a_backbone_of_ones_own_keeps_its_output_stride():
 def test_wrong_options_name_themselves(options, message):
     with pytest.raises(ValueError, match=message):
         vk.DeepLabV3Plus(**{"backbone": tiny(), "num_classes": 3, **SMALL, **options})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.multi_grid=[1, 2]", "model: `multi_grid` of resnet50 must be 3"),
+        ("model.multi_grid=[]", r"model\.multi_grid: found \[\]"),
+        ("model.backbone=mobilenet_v2", "model: `multi_grid` is for .*resnet18"),
+        ("model.backbone=xception", "model: xception cannot be dilated"),
+    ],
+)
+def test_holes_that_cannot_be_are_refused_before_anything_is_read(override, message):
+    model = {"name": "deeplab_v3", "backbone": "resnet50", "image_size": [64, 96]}
+    recipe = {
+        "task": "semantic_segmentation",
+        "model": {**model, "multi_grid": [1, 2, 4]},
+        "data": {"source": "digits"},
+        "train": {"epochs": 1},
+    }
+    assert load_recipe(recipe).model.multi_grid == [1, 2, 4]
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe, [override])
 
 
 def test_v3_plus_needs_a_fine_level():

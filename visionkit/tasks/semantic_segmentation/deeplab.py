@@ -22,6 +22,7 @@ from visionkit.heads.deeplab import (
 from visionkit.ops.resize import ResizeLike
 from visionkit.tasks.semantic_segmentation.segmenter import Segmenter
 from visionkit.tasks.task import check_levels, select_levels
+from visionkit.tasks.transfer import take_weights
 
 _RATES = (6, 12, 18)  # at output stride 16 (V3, section 3.3)
 
@@ -148,9 +149,7 @@ class DeepLabV3(Segmenter):
             model = self.from_config(config)
         finally:
             keras.config.set_dtype_policy(policy)
-        for layer in self.layers:
-            if layer is not self.backbone and layer.weights:
-                model.get_layer(layer.name).set_weights(layer.get_weights())
+        take_weights(model, self)
         if self.compiled:
             model.compile_from_config(self.get_compile_config())
         return model

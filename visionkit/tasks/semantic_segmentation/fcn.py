@@ -10,6 +10,7 @@ from visionkit.blocks import CropLike
 from visionkit.heads.fcn import LEVELS, FCNHead
 from visionkit.tasks.semantic_segmentation.segmenter import Segmenter
 from visionkit.tasks.task import check_levels, select_levels
+from visionkit.tasks.transfer import take_weights
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
@@ -107,6 +108,5 @@ class FCN(Segmenter):
             stride: 32, 16 or 8.
         """
         model = type(self).from_config({**self.get_config(), "stride": stride})
-        model.backbone.set_weights(self.backbone.get_weights())
-        model.head.copy_weights(self.head)
+        take_weights(model, self)
         return model
