@@ -7,7 +7,7 @@ EXTRAS ?= dev,serving,serve
 # uv where it is there, else venv + pip. EXTRAS=gpu,dev,serving installs CUDA too.
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test test-slow test-learn lint clean
+.PHONY: demo test test-slow test-learn test-faults lint clean
 
 # A stamp per set of extras, so that another set is installed on top.
 comma := ,
@@ -39,6 +39,10 @@ test-slow: $(STAMP)
 ## test-learn: real trainings to stated figures
 test-learn: $(STAMP)
 	@$(BIN)/python -m pytest -m learn
+
+## test-faults: kills, full disks, broken inputs, fuzzing and leaks; under an hour
+test-faults: $(STAMP)
+	@$(BIN)/python -m pytest -m faults
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -280,6 +280,35 @@ def test_files_that_were_changed_are_named(prepared, tmp_path):
     file.unlink()
     with pytest.raises(FileNotFoundError, match=rf"{file.name} is missing"):
         Tfds(root=root, split="test")
+    info = root / "dataset_info.json"
+    text = info.read_text()
+    info.write_text(text.replace('"tiny"', '"../../tiny"'))
+    with pytest.raises(ValueError, match=r"names the file .* in its own folder"):
+        Tfds(root=root, split="test")
+    for cut in ("", text[:200], "[" * 100_000):
+        info.write_text(cut)
+        with pytest.raises(ValueError, match=r"dataset_info.json or .* is damaged"):
+            Tfds(root=root, split="test")
+        with pytest.raises(ValueError, match=r"dataset_info.json"):
+            detect_source(root)
+
+
+def test_records_that_do_not_fit_their_checksum_are_left_out(prepared, tmp_path):
+    import shutil
+
+    root = tmp_path / "copy"
+    shutil.copytree(prepared / "tiny/1.2.0", root)
+    (file,) = root.glob("*test.tfrecord*")
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1  # the last byte of the last record
+    file.write_bytes(data)
+    source = Tfds(root=root, split="test")
+    report = DataReport(source, max_bad=0.2)
+    batches = make_dataset(source, Preprocessing((16, 16)), 2, report=report)
+    assert sum(len(images) for images, _ in batches) == 5
+    ((name, detail),) = report.skipped["record.damaged"]
+    assert name.endswith("test[5]") and "Record 5 is damaged" in detail
+    assert file.name in detail and report.read == report.used + 1 == 6
 
 
 def test_boxes_are_pixels_of_the_upright_image(prepared):

@@ -184,7 +184,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path):
         ("train: 5\nnames: [a]", "train is 5. Expected a path"),
         ("names: [a]", "none of the keys train, val and test"),
         ("train: [images/train\nnames: [a]", "is no YAML"),
-        ("x: &x [a]\ntrain: images/train\nnames: *x", "has YAML aliases"),
+        ("x: &x [a]\ntrain: images/train\nnames: *x", "has aliases"),
         ("train: !!python/name:os.system ''\nnames: [a]", "is no YAML"),
     ],
 )

@@ -8,11 +8,13 @@ import math
 import os
 import signal
 import threading
+import time
 
 import keras
 import numpy as np
 import pytest
 
+from visionkit.training import interrupts as interrupts_module
 from visionkit.training.callbacks import (
     BestModel,
     Checkpointer,
@@ -395,6 +397,38 @@ def test_interrupt_in_the_last_batch_waits_for_the_validation(tmp_path):
         fit(build(), arrange([checkpointer, kill, interrupts, history]))
     assert "val_loss" in history.rows[0]
     assert checkpointer.store.load().state["progress"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_interrupt_in_a_long_validation_costs_the_last_batch(
+    tmp_path, monkeypatch, batches
+):
+    monkeypatch.setattr(interrupts_module, "VALIDATION_SECONDS", 0.1)
+    checkpointer = Checkpointer(CheckpointStore(tmp_path))
+    interrupts, expected = Interrupts(checkpointer), []
+
+    def validate(logs):
+        expected.extend((model_state(model), time.monotonic()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    def before(batch, logs):
+        if batch == batches - 1:
+            expected.append(model_state(model))
+
+    spy = keras.callbacks.LambdaCallback(on_train_batch_begin=before)
+    spy.on_test_begin = validate
+    model, callbacks = build(), arrange([checkpointer, interrupts, spy])
+    with pytest.raises(TrainingInterrupted, match="SIGTERM"), interrupts:
+        fit(model, callbacks, x=X[: 4 * batches], y=Y[: 4 * batches])
+    before_last, after, asked = expected
+    assert time.monotonic() - asked < 10
+    saved = checkpointer.store.load()
+    assert saved.step == saved.state["progress"]["step"] == batches - 1
+    for name, array in before_last.items():
+        np.testing.assert_array_equal(saved.arrays[name], array)
+    assert any((saved.arrays[name] != array).any() for name, array in after.items())
 
 
 def test_interrupts_outside_the_main_thread_do_nothing(tmp_path):

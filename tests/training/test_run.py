@@ -116,7 +116,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_files(tmp_path):
     process = start(tmp_path, *arguments, "train.schedule=constant", "--out", "run")
     output, _ = process.communicate(timeout=120)
     text = output.decode()
-    assert process.returncode == 1 and "Traceback" not in text
+    assert process.returncode == 3 and "Traceback" not in text
     assert "The loss is" in text and "digits[" in text
     report = json.loads((tmp_path / "run" / "non_finite.json").read_text())
     assert len(report["files"]) == 64 and report["epoch"] == 1

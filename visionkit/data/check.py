@@ -152,11 +152,12 @@ def check_splits(
 
 def _examine(source: Source, index: int, decode=None) -> ImageHeader | BadImage:
     """The header of a record's image, or why it cannot be used."""
-    record = source.record(index)
-    path = os.fsdecode(record["path"]) if "path" in record else None
     try:
+        record = source.record(index)
+        path = os.fsdecode(record["path"]) if "path" in record else None
         header = inspect_image(path or record["encoded"])
         if decode:
+            source.check_record(index)
             decode(_read(path) if path else record["encoded"])
     except BadImage as error:
         return error

@@ -104,9 +104,9 @@ def thumbnail(source: Source, index: int) -> bytes | None:
     """A small JPEG of a record with its truth drawn; None where it cannot be read."""
     from visionkit.visualize.drawing import draw_annotations, open_image
 
-    record = source.record(index)
-    file = os.fsdecode(record["path"]) if "path" in record else None
     try:
+        record = source.record(index)
+        file = os.fsdecode(record["path"]) if "path" in record else None
         image = open_image(file or io.BytesIO(record["encoded"]))
     except (OSError, ValueError):
         return None

@@ -24,6 +24,7 @@ from visionkit.data.check_report import Finding, extremes
 from visionkit.data.headers import BadImage, ImageHeader
 from visionkit.data.report import MAX_BAD
 from visionkit.data.sources.base import Skip, Source, count_classes
+from visionkit.data.sources.paths import fold_name
 from visionkit.types import BOX_TASKS
 
 MAX_IMBALANCE = 10
@@ -32,6 +33,7 @@ MAX_IMBALANCE = 10
 _ADVICE = {
     "image.16bit": "used, reduced to 8 bits",
     "image.alpha": "used, the alpha channel is dropped",
+    "image.animated": "only the first picture is used",
     "image.cmyk": "used, converted to RGB with approximate colors",
     "image.exif_rotated": "turned upright, unless `exif: ignore`",
     "image.extension": "used; the content is of another format than the suffix says",
@@ -156,6 +158,24 @@ def _duplicates(scan: Scan) -> Iterator[Finding]:
         yield Finding("warning", "duplicate.exact", names, message, records)
 
 
+def _name_twins(scan: Scan) -> Iterator[Finding]:
+    groups = collections.defaultdict(list)
+    for index in np.flatnonzero(scan.used).tolist():
+        path = scan.source.record(index).get("path")
+        if path is None:
+            return
+        groups[fold_name(path)].append(index)
+    twins = [group for group in groups.values() if len(group) > 1]
+    if twins:
+        names = tuple(" = ".join(map(scan.name, group)) for group in twins)
+        message = (
+            f"{len(names)} names are there in several spellings, by capitals or by "
+            "their accents; macOS and Windows would take them for one file"
+        )
+        records = tuple(index for group in twins for index in group)
+        yield Finding("warning", "image.name_twins", names, message, records)
+
+
 def _label_conflicts(scan: Scan) -> Iterator[Finding]:
     labels, classes = scan.source.labels(), scan.source.info.class_names
 
@@ -249,7 +269,7 @@ def _count_boxes(scan: Scan) -> dict:
     return counts
 
 
-COMMON_RULES = (_bad_images, _notes, _duplicates)
+COMMON_RULES = (_bad_images, _notes, _duplicates, _name_twins)
 """Rules of every task."""
 
 RULES = {

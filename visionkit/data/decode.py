@@ -8,7 +8,12 @@ Every function takes one image; `encoded` is a () string.
 from __future__ import annotations
 
 from visionkit.data.exif import ORIENTATION_TAG
-from visionkit.data.graph_headers import check_header, format_flags, read_head
+from visionkit.data.graph_headers import (
+    check_header,
+    format_flags,
+    has_webp_alpha,
+    read_head,
+)
 from visionkit.data.lazy import tf
 
 EXIF_BYTES = 65536  # EXIF stands in the first segment, and a segment has 64 KiB
@@ -73,7 +78,12 @@ def decode_image(encoded, channels: int = 3, exif: str = "apply"):
 
 
 def _decode_checked(encoded, channels, orientation):
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    # A WebP has to be asked for as many channels as it has.
+    image = tf.cond(
+        has_webp_alpha(encoded),
+        lambda: tf.io.decode_image(encoded, 4, expand_animations=False)[..., :3],
+        lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
+    )
     image.set_shape([None, None, 3])
     if orientation is not None:
         image = orient(image, orientation)

@@ -65,10 +65,10 @@ def content_ids(*sources: Source, workers: int | None = None) -> list[np.ndarray
 def _size_and_place(place: tuple[Source, int]) -> tuple[int, tuple[int, int] | None]:
     """(bytes, inode); size -1 where there is no regular file."""
     source, index = place
-    record = source.record(index)
-    if "encoded" in record:
-        return len(record["encoded"]), None
     try:
+        record = source.record(index)
+        if "encoded" in record:
+            return len(record["encoded"]), None
         status = os.stat(record["path"])
     except (OSError, ValueError):
         return -1, None

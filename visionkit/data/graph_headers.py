@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from visionkit.data.headers import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from visionkit.data.headers import MAX_GIF_BLOCKS, MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from visionkit.data.lazy import tf
+
+GIF_BLOCKS = 1000  # before the first picture of a GIF; files have one to three
 
 HEAD_BYTES = 32  # all sizes but JPEG's stand in the first 30 bytes
 
@@ -23,16 +25,18 @@ def check_header(encoded):
     """The same bytes, once their header has been found decodable.
 
     What is decoded from the result cannot run before the checks, so a small file that
-    unpacks to gigabytes costs nothing.
+    unpacks to gigabytes costs nothing. Of a GIF it is the first picture alone: the
+    decoder would unpack all there are, and each may be larger than the header says.
 
     Raises:
         InvalidArgumentError: Empty, not an image, larger than `MAX_PIXELS` or
-            `MAX_SIDE`, or smaller than `MIN_SIDE`. The text begins with the rule, as
-            `headers.inspect_image` names it.
+            `MAX_SIDE`, smaller than `MIN_SIDE`, a damaged GIF or an animated WebP.
+            The text begins with the rule, as `headers.inspect_image` names it.
     """
     head = read_head(encoded)
     empty = tf.strings.length(encoded) == 0
-    known = tf.reduce_any(format_flags(head))
+    flags = format_flags(head)
+    known = tf.reduce_any(flags)
     encoded = require(~empty, encoded, "image.empty: it has 0 bytes")
     encoded = require(
         known, encoded, "image.format: expected JPEG, PNG, GIF, BMP or WebP bytes"
@@ -47,13 +51,66 @@ def check_header(encoded):
         height,
         width,
     )
-    return require(
+    encoded = require(
         tf.minimum(height, width) >= MIN_SIDE,
         encoded,
         f"image.too_small: at least {MIN_SIDE} on a side; height, width:",
         height,
         width,
     )
+    moving = flags[5] & (head[15] == ord("X")) & (head[20] & 2 > 0)
+    text = "image.format: an animated WebP is not supported"
+    encoded = require(~moving, encoded, text)
+    is_gif = flags[2] | flags[3]
+    return tf.cond(
+        is_gif, lambda: _first_picture(encoded, height, width), lambda: encoded
+    )
+
+
+def _first_picture(encoded, height, width):
+    """A GIF cut off behind its first picture: the graph's twin of `headers._read_gif`.
+
+    Args:
+        encoded: () string.
+        height: () int32, of the screen.
+        width: () int32, of the screen.
+    """
+    # Behind the end are zeros: a chain of blocks ends there, and no block begins.
+    padding = bytes(16)
+    data = tf.io.decode_raw(tf.strings.join([encoded, padding]), tf.uint8)
+    length = tf.strings.length(encoded)
+
+    def at(place):
+        return tf.cast(data[tf.minimum(place, length)], tf.int32)
+
+    def colour_table(flags):
+        return tf.where(flags & 0x80 > 0, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
+
+    def end_of_blocks(place):
+        place = tf.while_loop(
+            lambda place: at(place) > 0,
+            lambda place: (place + at(place) + 1,),
+            (place,),
+            maximum_iterations=MAX_GIF_BLOCKS,
+        )[0]
+        return place + 1
+
+    place = tf.while_loop(
+        lambda place: at(place) == 0x21,  # what is no picture
+        lambda place: (end_of_blocks(place + 2),),
+        (13 + colour_table(at(10)),),
+        maximum_iterations=GIF_BLOCKS,
+    )[0]
+    sound = at(place) == 0x2C
+    text = "image.corrupt: a GIF without a picture"
+    place = require(sound, place, text)
+    x, y, w, h = (at(place + i) + 256 * at(place + i + 1) for i in (1, 3, 5, 7))
+    inside = (x + w <= width) & (y + h <= height)
+    text = "image.corrupt: a GIF with a picture larger than itself; height, width:"
+    place = require(inside, place, text, h, w)
+    end = end_of_blocks(place + 11 + colour_table(at(place + 9)))
+    end = require(end <= length, end, "image.truncated: a GIF without its end")
+    return tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])
 
 
 def require(condition, value, text, *received):
@@ -72,6 +129,14 @@ def is_sixteen_bit(encoded):
     """() bool: a PNG of 16 bits per sample, of which `decode_image` keeps 8."""
     head = read_head(encoded)
     return format_flags(head)[1] & (head[24] == 16)
+
+
+def has_webp_alpha(encoded):
+    """() bool: a WebP with an alpha channel (RFC 9649, 2.6 and 2.7)."""
+    head = read_head(encoded)
+    lossless = (head[15] == ord("L")) & (head[24] & 0x10 > 0)
+    extended = (head[15] == ord("X")) & (head[20] & 0x10 > 0)
+    return format_flags(head)[5] & (lossless | extended)
 
 
 def read_head(encoded):

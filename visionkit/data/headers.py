@@ -28,6 +28,9 @@ MIN_SIDE = 2
 HEAD_BYTES = 16 * 1024
 TAIL_BYTES = 4 * 1024
 
+MAX_GIF_BLOCKS = 65_536
+"""Blocks, of up to 255 bytes each, of a GIF's first picture."""
+
 MAX_SEGMENTS = 1000
 """Segments or chunks before the pixels that are walked; files have some dozens."""
 
@@ -183,6 +186,8 @@ def _read_jpeg(window: _Window) -> ImageHeader:
     if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or depth != 8:
         kind = f"{depth}-bit" if depth != 8 else "lossless or hierarchical"
         raise BadImage("image.format", f"a {kind} JPEG is not supported; {CONVERT}")
+    if channels not in (1, 3, 4):
+        raise BadImage("image.corrupt", f"a JPEG of {channels} channels")
     # In the scans 0xFF is followed by 0x00 or a restart marker: 0xFFD9 is the end.
     if not window.contains(b"\xff\xd9", offset):
         raise BadImage("image.truncated", f"a JPEG without its end ({window.size} B)")
@@ -199,13 +204,15 @@ def _read_png(window: _Window) -> ImageHeader:
     if colour not in (0, 2, 3, 4, 6) or depth not in (1, 2, 4, 8, 16):
         raise BadImage("image.corrupt", f"a PNG of colour type {colour}, {depth} bits")
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour]
-    offset, orientation = 33, 1
+    offset, orientation, animated = 33, 1, False
     for _ in range(MAX_SEGMENTS):
         length, kind = struct.unpack(">I4s", window.exactly(offset, 8))
         if kind in (b"IDAT", b"IEND"):
             break
         if kind == b"tRNS" and channels in (1, 3):
             channels += 1
+        elif kind == b"acTL":
+            animated = True
         elif kind == b"eXIf":
             orientation = exif_orientation(window.at(offset + 8, min(length, 65536)))
         offset += 12 + length
@@ -214,12 +221,48 @@ def _read_png(window: _Window) -> ImageHeader:
         raise BadImage("image.corrupt", detail)
     if not window.contains(b"IEND\xaeB`\x82", offset):
         raise BadImage("image.truncated", f"a PNG without its end ({window.size} B)")
-    return ImageHeader("png", height, width, channels, depth, orientation)
+    return ImageHeader("png", height, width, channels, depth, orientation, animated)
 
 
 def _read_gif(window: _Window) -> ImageHeader:
-    width, height = struct.unpack("<HH", window.exactly(6, 4))
-    return ImageHeader("gif", height, width, 3)
+    """The screen, and the first picture to its end (GIF89a, 17 to 24).
+
+    A decoder makes room for the pictures, each of which has a size of its own.
+    """
+    width, height, flags = struct.unpack("<HHB", window.exactly(6, 5))
+    offset = 13 + _colour_table(flags)
+    for _ in range(MAX_SEGMENTS):
+        (kind,) = window.exactly(offset, 1)
+        if kind == 0x2C:
+            break
+        if kind != 0x21:
+            raise BadImage("image.corrupt", f"a GIF with no block at byte {offset}")
+        offset = _end_of_blocks(window, offset + 2)
+    else:
+        detail = f"a GIF with more than {MAX_SEGMENTS} blocks before its picture"
+        raise BadImage("image.corrupt", detail)
+    x, y, w, h, flags = struct.unpack("<HHHHB", window.exactly(offset + 1, 9))
+    if x + w > width or y + h > height:
+        detail = f"a GIF of {width} x {height} pixels with a picture of {w} x {h}"
+        raise BadImage("image.corrupt", f"{detail} (width x height)")
+    end = _end_of_blocks(window, offset + 11 + _colour_table(flags))
+    moving = window.at(end, 1) in (b"\x21", b"\x2c")
+    return ImageHeader("gif", height, width, 3, animated=moving)
+
+
+def _colour_table(flags: int) -> int:
+    """Bytes of the table of colours that a GIF's flags announce."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _end_of_blocks(window: _Window, offset: int) -> int:
+    """Where a GIF goes on behind a chain of blocks that begins at `offset`."""
+    for _ in range(MAX_GIF_BLOCKS):
+        (length,) = window.exactly(offset, 1)
+        offset += length + 1
+        if not length:
+            return offset
+    raise BadImage("image.corrupt", f"a GIF of more than {MAX_GIF_BLOCKS} blocks")
 
 
 def _read_bmp(window: _Window) -> ImageHeader:
@@ -255,6 +298,9 @@ def _read_webp(window: _Window) -> ImageHeader:
         return ImageHeader("webp", height, width, 4 if bits >> 28 & 1 else 3)
     if kind == b"VP8X":
         flags, _, width, height = struct.unpack("<B3s3s3s", window.exactly(20, 10))
+        if flags & 2:
+            detail = f"an animated WebP is not supported; {CONVERT}"
+            raise BadImage("image.format", detail)
         height, width = (int.from_bytes(v, "little") + 1 for v in (height, width))
         return ImageHeader("webp", height, width, 4 if flags & 0x10 else 3)
     raise BadImage("image.corrupt", f"a WebP whose first chunk is {kind!r}")

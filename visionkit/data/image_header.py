@@ -20,8 +20,8 @@ class BadImage(ValueError):
 
     Attributes:
         rule: Dotted name of the rule: image.empty, image.format, image.truncated,
-            image.corrupt, image.too_large, image.too_small, image.not_a_file or
-            image.unreadable.
+            image.corrupt, image.too_large, image.too_small, image.not_a_file,
+            image.unreadable, or record.damaged for what holds it.
         detail: What was found, for a person.
     """
 
@@ -45,6 +45,7 @@ class ImageHeader:
         channels: 1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha, or CMYK in JPEG.
         bit_depth: Bits per sample; 16 only in PNG.
         orientation: EXIF orientation 1..8, 1 where there is none.
+        animated: There are more pictures, which are not used.
     """
 
     format: str
@@ -53,6 +54,7 @@ class ImageHeader:
     channels: int
     bit_depth: int = 8
     orientation: int = 1
+    animated: bool = False
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -67,13 +69,14 @@ class ImageHeader:
             name: The file's name, to compare its suffix with the content.
 
         Returns:
-            Some of "image.16bit", "image.alpha", "image.cmyk", "image.exif_rotated",
-            "image.extension" and "image.grey".
+            Some of "image.16bit", "image.alpha", "image.animated", "image.cmyk",
+            "image.exif_rotated", "image.extension" and "image.grey".
         """
         alpha = self.channels == 2 or (self.channels == 4 and self.format != "jpeg")
         found = {
             "image.16bit": self.bit_depth == 16,
             "image.alpha": alpha,
+            "image.animated": self.animated,
             "image.cmyk": self.channels == 4 and self.format == "jpeg",
             "image.exif_rotated": self.orientation > 1,
             "image.grey": self.channels <= 2,

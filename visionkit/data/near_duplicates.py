@@ -36,7 +36,7 @@ def fingerprints(source: Source, workers: int | None = None) -> np.ndarray:
     Returns:
         (len, 4) uint64; 0 where the image cannot be read or is blank.
     """
-    bits = parallel_map(lambda i: _bits(source.record(i)), range(len(source)), workers)
+    bits = parallel_map(lambda i: _bits(source, i), range(len(source)), workers)
     packed = np.packbits(np.array(bits, bool).reshape(-1, SIDE * SIDE), axis=1)
     return packed.view(np.uint64)
 
@@ -64,13 +64,14 @@ def near_pairs(left: np.ndarray, right: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def _bits(record) -> np.ndarray:
+def _bits(source: Source, index: int) -> np.ndarray:
     """(SIDE, SIDE) bool."""
     from PIL import Image
 
-    encoded = record.get("encoded")
-    content = os.fsdecode(record["path"]) if encoded is None else encoded
     try:
+        record = source.record(index)
+        encoded = record.get("encoded")
+        content = os.fsdecode(record["path"]) if encoded is None else encoded
         inspect_image(content)  # before a decoder sees it: limits, pipes, bombs
         file = content if encoded is None else io.BytesIO(encoded)
         with Image.open(file) as image:

@@ -10,10 +10,12 @@ from visionkit.data.decode import decode_and_crop, decode_image
 from visionkit.data.geometric import cut, start_geometry
 from visionkit.data.graph_headers import is_sixteen_bit, require
 from visionkit.data.graph_rle import check_regions, paint_regions
+from visionkit.data.image_header import BadImage
 from visionkit.data.index_masks import decode_mask
 from visionkit.data.mask_codes import MaskCode
 from visionkit.data.order import origin_of
 from visionkit.data.report import DataReport, diagnose
+from visionkit.data.sources.base import Source
 from visionkit.data.sources.ragged import RLE_COLUMNS
 from visionkit.types import Preprocessing
 
@@ -131,9 +133,7 @@ def read_samples(records, read, report: DataReport):
         if event == NOTED:
             report.note("image.16bit", int(index))
         elif int(index) not in report.bad:
-            record = report.source.record(int(index))
-            code = report.source.mask_code
-            report.add_bad(int(index), *diagnose(record, _error(read, record), code))
+            report.add_bad(int(index), *_reason(read, report.source, int(index)))
         return index
 
     def tell(sample):
@@ -161,6 +161,16 @@ def _empty(spec):
     """A tensor of a spec's type, with 0 for each size that is not known."""
     shape = [0 if size is None else size for size in spec.shape]
     return tf.zeros(shape, spec.dtype)
+
+
+def _reason(read, source: Source, index: int) -> tuple[str, str]:
+    """(rule, detail) of why a record cannot be read."""
+    try:
+        source.check_record(index)
+        record = source.record(index)
+    except BadImage as bad:
+        return bad.rule, bad.detail
+    return diagnose(record, _error(read, record), source.mask_code)
 
 
 def _error(read, record) -> str:

@@ -1,8 +1,8 @@
 """The command line: one program, the same verbs for every task.
 
 `python -m visionkit.tasks VERB ...`, or `visionkit VERB ...`. Exit status: 0 done,
-1 the run failed, 2 wrong usage, a wrong recipe or a path that does not fit, 128 + n
-stopped by signal n.
+1 the run failed, 2 wrong usage, a wrong recipe or a path that does not fit, 3 the loss
+is no longer a number, 128 + n stopped by signal n.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERBS = {
     "check": "examine a recipe's data: broken files, duplicates, leaks, imbalance",
     "train": "train a recipe into a run folder",
     "evaluate": "measure a run on its validation data",
-    "predict": "answer images with a run or a SavedModel",
+    "predict": "answer images with a run, a SavedModel, a .tflite or .onnx file",
     "export": "write a run as a SavedModel for TensorFlow Serving",
     "serve": "answer as TensorFlow Serving does, for development",
     "kit": "write what the official server image needs: config, compose, Kubernetes",
@@ -52,6 +52,9 @@ _OVERRIDES = {
     "help": "override a recipe key by its dotted path, e.g. train.epochs=5",
 }
 
+_EVALUATED = """override a key of data, e.g. data.batch_size=1, or measure a DeepLab at
+another output stride, e.g. model.output_stride=8"""
+
 
 def _add_data_verbs(add) -> None:
     kinds = ("models", "backbones", "recipes", "sources", "augmentations")
@@ -78,12 +81,17 @@ def _add_data_verbs(add) -> None:
         "--resume", action="store_true", help="go on where --out, or RUN, stopped"
     )
     add["train"].add_argument(
+        "--force",
+        action="store_true",
+        help="with --resume: though the recipe or the data are not what they were",
+    )
+    add["train"].add_argument(
         "--out", metavar="RUN", help="default: runs/<name>-<time>"
     )
 
 
 def _add_predict(add) -> None:
-    add["predict"].add_argument("model", metavar="RUN|SAVED_MODEL")
+    add["predict"].add_argument("model", metavar="RUN|SAVED_MODEL|FILE")
     add["predict"].add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders or quoted globs"
     )
@@ -136,7 +144,7 @@ def _add_predict(add) -> None:
 
 def _add_model_verbs(add) -> None:
     add["evaluate"].add_argument("run", metavar="RUN")
-    add["evaluate"].add_argument("overrides", **_OVERRIDES)
+    add["evaluate"].add_argument("overrides", **_OVERRIDES | {"help": _EVALUATED})
     add["evaluate"].add_argument("--json", metavar="FILE", help="write the metrics")
 
     add["export"].add_argument("run", metavar="RUN")
@@ -252,6 +260,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     smaller = arguments.verb == "export" and arguments.format != "saved_model"
     if smaller and (arguments.style or arguments.no_gate):
         parser.error("--style and --no-gate are about a SavedModel alone")
+    if arguments.verb == "train" and arguments.force and not arguments.resume:
+        parser.error("--force is about --resume")
     if arguments.verb == "predict" and arguments.explain and not arguments.out:
         parser.error("--explain writes pictures: say where with --out DIR")
     if arguments.verb == "predict" and arguments.probabilities and not arguments.out:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import json
+import math
 import os
-import zipfile
+import threading
 from pathlib import Path
 
 from visionkit._quiet import import_keras
 
-_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-_TRUSTED = ("keras", "visionkit", "builtins")
+# A model has more variables than its file has weights: moments and averages of the
+# optimizer, counts of metrics.
+_COPIES = 6
+_SPARE = 2**24
+
+_one_at_a_time = threading.RLock()
 
 
 def load(path: str | os.PathLike):
     """The trained model of a run folder or a `.keras` file, compiled as it was saved.
 
     Plain `keras.saving.load_model` does the same once the model's class has been
-    imported; this also imports it, and refuses archives that name foreign code.
+    imported; this also imports it, and refuses before anything is built or allocated
+    what names foreign code, refers to other files, or declares more than it holds.
 
     Args:
         path: A run folder (its `model.keras` is read) or a `.keras` file.
@@ -28,7 +34,8 @@ def load(path: str | os.PathLike):
 
     Raises:
         FileNotFoundError: There is no model at `path`.
-        ValueError: The archive is damaged or names code outside Keras and visionkit.
+        ValueError: The file is no `.keras` file, damaged, refused, or of another
+            version.
     """
     path = Path(path)
     file = path / "model.keras" if path.is_dir() else path
@@ -42,52 +49,57 @@ def load(path: str | os.PathLike):
         elif path.is_dir():
             hint = " Name a run folder, which has one, or a .keras file."
         raise FileNotFoundError(f"There is no model at {file}.{hint}")
-    modules = _modules_of(file)
+    if file.suffix != ".keras":  # by the name Keras would choose an older reader
+        raise ValueError(
+            f"{file} is no .keras file, by its name. Expected the model.keras of a run "
+            "folder, or what `model.save('NAME.keras')` wrote."
+        )
     import_keras()
-    for module in sorted(modules):
-        if module.partition(".")[0] == "visionkit":
-            importlib.import_module(module)
-
     import keras
 
-    return keras.saving.load_model(file, safe_mode=True)
+    from visionkit.tasks.archives import inspect_archive
 
-
-def _modules_of(file: Path) -> set[str]:
-    """Modules that the archive's config names, all of them trusted ones."""
+    archive = inspect_archive(file)
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = {m for m in archive.namelist() if not m.startswith("assets/")}
-            if broken := archive.testzip():
-                raise zipfile.BadZipFile(f"{broken} fails its checksum")
-            config = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, ValueError) as error:
+        for module in sorted(archive.modules):
+            importlib.import_module(module)
+        with _one_at_a_time, _bounded_variables(_COPIES * archive.values + _SPARE):
+            return keras.saving.load_model(file, safe_mode=True)
+    except Exception as error:  # whatever a class makes of a config that is not its own
+        # Keras writes the whole config before the reason.
+        reason = str(error).rpartition("Exception encountered: ")[2]
         raise ValueError(
-            f"{file} is not a readable .keras file ({error}). It is damaged or was not "
-            "written by Keras 3; take an older checkpoint or train again."
+            f"{file} cannot be built ({type(error).__name__}: {reason:.400}). It was "
+            "changed, or written by another version; take an older checkpoint or "
+            "train again."
         ) from error
-    if unexpected := sorted(members - _MEMBERS):
-        raise ValueError(
-            f"{file} holds unexpected members: {', '.join(unexpected)}. "
-            "A .keras file has config.json, metadata.json, model.weights.h5."
-        )
-    modules = set(_walk_modules(config))
-    foreign = {m for m in modules if m.partition(".")[0] not in _TRUSTED}
-    if foreign:
-        raise ValueError(
-            f"{file} names code outside Keras and visionkit: "
-            f"{', '.join(sorted(foreign))}. It is refused. If you trust the file, "
-            "import that code yourself and use `keras.saving.load_model`."
-        )
-    return modules
 
 
-def _walk_modules(node):
-    if isinstance(node, dict):
-        if isinstance(node.get("module"), str):
-            yield node["module"]
-        for value in node.values():
-            yield from _walk_modules(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _walk_modules(value)
+@contextlib.contextmanager
+def _bounded_variables(limit: int):
+    """Within the block, this thread's Keras variables have `limit` values in all.
+
+    Layers allocate by their config before the weights of the file are compared with
+    them, and Keras has no place to ask first.
+    """
+    import keras
+
+    thread, count = threading.get_ident(), 0
+    make = keras.Variable.__init__
+
+    def make_bounded(self, initializer, shape=None, *args, **kwargs):
+        nonlocal count
+        if threading.get_ident() == thread and shape is not None:
+            count += math.prod(side or 0 for side in shape)
+            if count > limit:
+                raise ValueError(
+                    f"its layers declare more than {limit} numbers, far more than it "
+                    f"has weights. First beyond: shape {tuple(shape)}"
+                )
+        make(self, initializer, shape, *args, **kwargs)
+
+    keras.Variable.__init__ = make_bounded
+    try:
+        yield
+    finally:
+        keras.Variable.__init__ = make

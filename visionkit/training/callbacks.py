@@ -19,14 +19,9 @@ from typing import Any
 import keras
 
 from visionkit.training.files import atomic_write_json, atomic_write_text
+from visionkit.training.interrupts import Interrupts, TrainingInterrupted
 from visionkit.training.monitors import BestModel, EarlyStopping, ReduceOnPlateau
-from visionkit.training.resume import (
-    Checkpointer,
-    Interrupts,
-    Progress,
-    TrainingInterrupted,
-    arrange,
-)
+from visionkit.training.resume import Checkpointer, Progress, arrange
 from visionkit.training.state import averaged_weights, number
 
 __all__ = [
@@ -54,7 +49,10 @@ class NonFiniteLossError(RuntimeError):
         epoch: From 0.
         step: Within the epoch, from 0.
         files: What the batch was made of.
+        exit_status: What a program exits with.
     """
+
+    exit_status = 3
 
     def __init__(self, message: str, epoch: int, step: int, files: list[str]):
         super().__init__(message)

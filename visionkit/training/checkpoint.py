@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,20 @@ _FORMAT = 1
 _GENERATION = re.compile(r"checkpoint-(\d+)-(\d+)\.json")
 _META = "meta.json"
 _NAMES_SHOWN = 5
+
+# What reading raises where a file is damaged, or is not what its name says.
+_UNUSABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 class NonFiniteError(ValueError):
@@ -155,7 +171,7 @@ class CheckpointStore:
         for generation in self._generations():
             try:
                 checkpoint = self._read(generation)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+            except _UNUSABLE as e:
                 reason = f"{type(e).__name__}: {e}"
                 skipped.append(f"{self._path(generation, '.npz').name}: {reason}")
             else:
@@ -182,9 +198,10 @@ class CheckpointStore:
                 raise ValueError(f"{size} bytes long instead of {manifest['bytes']}")
             if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"]:
                 raise ValueError("the sha256 is not the one of the manifest")
-        with np.load(path, allow_pickle=False) as npz:
-            meta = json.loads(npz[_META])
-            arrays = {name: npz[name] for name in npz.files if name != _META}
+        with zipfile.ZipFile(path) as npz:
+            meta = json.loads(npz.read(_META))
+            members = [info for info in npz.infolist() if info.filename != _META]
+            arrays = {m.filename[: -len(".npy")]: _read_array(npz, m) for m in members}
         for name, dtype in meta["dtypes"].items():
             arrays[name] = arrays[name].view(_extension_dtype(dtype))
         _check_finite(arrays)
@@ -216,6 +233,27 @@ def _write_array(npz: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
         array = array.view(f"u{array.dtype.itemsize}")
     with npz.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
         np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _read_array(npz: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """A member's array. One that needs pickle, or more bytes than it has, is refused.
+
+    NumPy allocates by the header before it reads the numbers, so that comes first.
+    """
+    with npz.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{member.filename} is of version {version}, not (1, 0)")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        size = file.tell() + math.prod(shape) * dtype.itemsize
+    stored = member.compress_type == zipfile.ZIP_STORED
+    if dtype.hasobject or not stored or size != member.file_size:
+        raise ValueError(
+            f"{member.filename} is refused: {shape} of {dtype} in {member.file_size} "
+            f"bytes{'' if stored else ', compressed'}"
+        )
+    with npz.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _extension_dtype(name: str) -> np.dtype:

@@ -88,6 +88,10 @@ class Monitor(keras.callbacks.Callback):
                 f"Available: {', '.join(logs)}"
             )
 
+    def restart(self) -> None:
+        """Forget the best value: what comes now is not comparable with it."""
+        self.best = None
+
     def state(self) -> dict[str, Any]:
         """The best value."""
         return {"best": self.best}
@@ -95,6 +99,13 @@ class Monitor(keras.callbacks.Callback):
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self.best = state["best"]
+
+
+def restart_monitors(callbacks) -> None:
+    """`Monitor.restart` of all those among `callbacks`."""
+    for callback in callbacks:
+        if isinstance(callback, Monitor):
+            callback.restart()
 
 
 def _sign(monitor: str, mode: str) -> int:
@@ -130,10 +141,6 @@ class BestModel(Monitor):
         if self.improved(logs):
             with averaged_weights(self.model), atomic_replace(self.path) as temporary:
                 self.model.save(temporary)
-
-    def restart(self) -> None:
-        """Forget the best value: what comes now is not comparable with it."""
-        self.best = None
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state()`; a best value whose file is gone does not count."""

@@ -85,12 +85,13 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
+        seen = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if str(key.value) in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} stands twice", key.start_mark
                 )
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -129,4 +130,8 @@ def parse_yaml(text: str):
     Raises:
         yaml.YAMLError: Not YAML, an alias, or a key twice.
     """
-    return yaml.load(text, Loader=_StrictLoader)
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except (AttributeError, OverflowError, RecursionError, ValueError) as error:
+        # Of a value that does not fit its tag, e.g. the date 2001-99-99.
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
+import copy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,6 @@ from visionkit.training.state import (
     restore_metric_state,
     restore_model_state,
 )
-
-
-class TrainingInterrupted(Exception):
-    """A signal ended the training, after a checkpoint was saved.
-
-    Attributes:
-        signal: Its number.
-        exit_status: What a program exits with: 128 + signal.
-    """
-
-    def __init__(self, number: int, path: Path):
-        self.signal = number
-        self.exit_status = 128 + number
-        name = signal.Signals(number).name
-        super().__init__(f"Stopped by {name}. The training can be resumed from {path}")
 
 
 class Progress(keras.callbacks.Callback):
@@ -119,6 +102,8 @@ class Checkpointer(keras.callbacks.Callback):
         progress: `Progress`; `arrange` puts it in front.
         extra: What `extra_state` had returned when the resumed checkpoint was saved.
         skipped: Checkpoints that `resume` could not use, with the reasons.
+        before_last: Copies of what was to be saved before the epoch's last batch; None
+            before that, and where the number of batches is not known.
     """
 
     order = 1
@@ -142,6 +127,7 @@ class Checkpointer(keras.callbacks.Callback):
         self.stateful: dict[str, keras.callbacks.Callback] = {}
         self._metrics: dict[str, np.ndarray] = {}
         self._saved: dict[str, int] | None = None
+        self.before_last: tuple[int, dict, dict] | None = None
 
     def resume(
         self, model: keras.Model, checkpoint: Checkpoint | None = None
@@ -178,19 +164,37 @@ class Checkpointer(keras.callbacks.Callback):
 
     def save(self) -> Path:
         """Save now; the path of the checkpoint, also when it is there already."""
-        progress, model = self.progress, self.model
-        if self._saved == progress.state():
+        if self._saved == self.progress.state():
             return self.store.latest()
-        arrays = model_state(model)
+        return self._commit(*self._capture())
+
+    def save_before_last(self) -> Path:
+        """Save `before_last`, within the validation; the path of the checkpoint.
+
+        An epoch's end cannot be saved as long as its scores are not known. A training
+        that is resumed from here does the last batch again.
+        """
+        return self._commit(*self.before_last)
+
+    def _keep_before_last(self) -> None:
+        if self.progress.step + 1 == self.params["steps"]:
+            self.before_last = self._capture()
+
+    def _capture(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
+        """Copies of everything: the step, the arrays and the rest."""
+        progress, arrays = self.progress, model_state(self.model)
         if progress.step:
-            arrays |= metric_state(model)
+            arrays |= metric_state(self.model)
         state = {
             "progress": progress.state(),
             "callbacks": {key: c.state() for key, c in self.stateful.items()},
             "extra": self.extra_state(),
         }
-        path = self.store.save(progress.global_step, arrays, state)
-        self._saved = progress.state()
+        return progress.global_step, arrays, copy.deepcopy(state)
+
+    def _commit(self, step: int, arrays: dict, state: dict) -> Path:
+        path = self.store.save(step, arrays, state)
+        self._saved = state["progress"]
         return path
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -198,9 +202,11 @@ class Checkpointer(keras.callbacks.Callback):
         if self._metrics:
             restore_metric_state(self.model, self._metrics)
             self._metrics = {}
+        self._keep_before_last()
 
     def on_train_batch_end(self, batch, logs=None):
         """Save when `every_steps` batches are done; the epoch's end saves itself."""
+        self._keep_before_last()
         if (
             self.every_steps
             and self.progress.global_step % self.every_steps == 0
@@ -210,66 +216,10 @@ class Checkpointer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Save when `every_epochs` epochs are done, and when it was the last."""
+        self.before_last = None
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if last or (epoch + 1) % self.every_epochs == 0:
             self.save()
-
-
-class Interrupts(keras.callbacks.Callback):
-    """SIGINT and SIGTERM save a checkpoint and raise `TrainingInterrupted`.
-
-    Use it around `fit` and as the last of its callbacks:
-    `with Interrupts(checkpointer) as interrupts: model.fit(...)`. The handlers only set
-    a flag: the batch at hand is finished, and after an epoch's last batch its
-    validation, before the checkpoint is saved. A second signal ends the process at
-    once. Outside the main thread, where signals cannot be handled, nothing happens.
-
-    Args:
-        checkpointer: Saves.
-        signals: Their numbers.
-    """
-
-    order = 2
-
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
-    ):
-        super().__init__()
-        self.checkpointer = checkpointer
-        self.signals = signals
-        self.received: int | None = None
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        self.received = None
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {n: signal.signal(n, self._handle) for n in self.signals}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
-
-    def _handle(self, number, _frame) -> None:
-        if self.received is not None:
-            os._exit(128 + number)
-        self.received = number
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Stop, unless the epoch's end is next."""
-        if self.received and not self.checkpointer.progress.epoch_complete:
-            self._stop()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Stop."""
-        if self.received:
-            self._stop()
-
-    def _stop(self) -> None:
-        raise TrainingInterrupted(self.received, self.checkpointer.save())
 
 
 def arrange(callbacks: Iterable[keras.callbacks.Callback]) -> list:

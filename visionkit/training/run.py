@@ -10,10 +10,16 @@ from pathlib import Path
 import keras
 
 from visionkit.tasks.loading import load
+from visionkit.training.failures import explained
 from visionkit.training.files import atomic_write_text
+from visionkit.training.lock import locked
+from visionkit.training.manifest import FORCE_HINT
 from visionkit.training.recipe import Recipe, load_recipe
 from visionkit.training.recipe_files import RecipeError, recipe_of
 from visionkit.training.session import TrainingSession
+
+# Keys that no --force lets change on a resume.
+_FIXED = ("task", "model.", "train.phases")
 
 
 @dataclasses.dataclass
@@ -38,7 +44,15 @@ class Run:
         return load(self.folder)
 
 
-def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto") -> Run:
+def run(
+    recipe,
+    *,
+    overrides=(),
+    out=None,
+    resume: bool = False,
+    force: bool = False,
+    verbose="auto",
+) -> Run:
     """Train a recipe: sources, model, `fit`, checkpoints, scores, pictures.
 
     Args:
@@ -49,7 +63,11 @@ def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto")
         resume: Go on where the folder's training stopped (without `out`, in the
             newest run of the recipe): same weights, optimizer, schedule, averages,
             random state and data order. Only `train.epochs` (with phases, the epochs
-            of the last one) may differ from what the folder's recipe says.
+            of the last one) may differ from what the folder's recipe says, and the
+            data must be the same files.
+        force: With `resume`, go on with another recipe or other data all the same, as
+            far as the checkpoint fits: not with another task, model, phases or
+            classes. Where the validation data differ, the best model starts anew.
         verbose: As for `fit`; `"auto"` is a progress bar on a terminal or in a
             notebook, else a line per epoch.
 
@@ -57,24 +75,30 @@ def run(recipe, *, overrides=(), out=None, resume: bool = False, verbose="auto")
         A `Run`.
 
     Raises:
-        RecipeError: The recipe is wrong, or not the one to resume.
+        RecipeError: The recipe is wrong, or it or the data are not those to resume.
         FileExistsError: `out` holds a run already and `resume` is not set.
+        FolderInUseError: Another process is training in the folder.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was written.
         NonFiniteLossError: The loss is no longer a number; a report was written.
+        OutOfMemoryError: A batch does not fit into the memory.
+        DataPipelineError: A transform failed, or too many files cannot be read.
     """
-    recipe, folder = _open_folder(recipe, overrides, out, resume)
+    recipe, folder = _choose_folder(recipe, overrides, out, resume)
     policy = keras.config.dtype_policy()
-    try:
-        keras.config.set_dtype_policy(recipe.train.precision)
-        session = TrainingSession(recipe, folder, verbose)
-        history = session.train(resume)
-        return Run(folder, recipe, history, session.conclude())
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with locked(folder):
+        _open_folder(recipe, folder, resume, force)
+        try:
+            keras.config.set_dtype_policy(recipe.train.precision)
+            session = TrainingSession(recipe, folder, verbose)
+            with explained(session):
+                history = session.train(resume, force)
+                return Run(folder, recipe, history, session.conclude())
+        finally:
+            keras.config.set_dtype_policy(policy)
 
 
-def _open_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
-    """The resolved recipe and its folder, which holds `recipe.yaml` afterwards."""
+def _choose_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
+    """The resolved recipe and its folder, which is there where it is to be resumed."""
     if resume and out is None and recipe_of(source) is not source:
         out = source
     recipe = load_recipe(recipe_of(source), overrides)
@@ -83,39 +107,47 @@ def _open_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
         out = runs[-1].parent if runs else None
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(out) if out else Path("runs") / f"{recipe.name}-{stamp}"
+    if resume and not (folder / "recipe.yaml").is_file():
+        raise RecipeError(
+            f"There is no run to resume in {folder}: it has no recipe.yaml. Name "
+            "the run folder by --out, or leave --resume out to start a new run."
+        )
+    return recipe, folder
+
+
+def _open_folder(recipe: Recipe, folder: Path, resume: bool, force: bool) -> None:
+    """Check that the recipe may be trained in `folder`, and write it there."""
     written = folder / "recipe.yaml"
     if resume:
-        if not written.is_file():
-            raise RecipeError(
-                f"There is no run to resume in {folder}: it has no recipe.yaml. Name "
-                "the run folder by --out, or leave --resume out to start a new run."
-            )
-        _check_same(load_recipe(written), recipe, folder)
+        _check_same(load_recipe(written), recipe, folder, force)
     elif any(folder.glob("checkpoints/*.npz")) or (folder / "model.keras").exists():
         raise FileExistsError(
             f"{folder} holds a run already. Add --resume to go on with it, or choose "
             "another --out."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(written, recipe.to_yaml())
-    return recipe, folder
 
 
-def _check_same(old: Recipe, new: Recipe, folder: Path) -> None:
-    """Refuse to resume with another recipe; only the number of epochs may change."""
+def _check_same(old: Recipe, new: Recipe, folder: Path, force: bool) -> None:
+    """Refuse to resume with another recipe; only the number of epochs may change.
+
+    With `force` more may, but not what the checkpoint's arrays and position are about.
+    """
     before, after = _flat(old.to_dict()), _flat(new.to_dict())
     epochs = "train.epochs"
     if old.train.phases:  # those before the last may be over
         epochs = f"train.phases.{len(old.train.phases) - 1}.epochs"
-    changed = [
-        f"  {key}: the run has {before.get(key)!r}, now {after.get(key)!r}"
+    changed = {
+        key: f"  {key}: the run has {before.get(key)!r}, now {after.get(key)!r}"
         for key in sorted({*before, *after})
         if before.get(key) != after.get(key) and key not in (epochs, "name")
-    ]
-    if changed:
+    }
+    fixed = [key for key in changed if key.startswith(_FIXED)]
+    hint = f"Another {fixed[0]} needs a new run." if fixed else FORCE_HINT
+    if changed and (fixed or not force):
         raise RecipeError(
             f"{folder} was started with another recipe; only {epochs} may change "
-            "on resume:\n" + "\n".join(changed)
+            "on resume:\n" + "\n".join(changed.values()) + f"\n{hint}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -36,12 +37,13 @@ from visionkit.training.distribution import device_scope
 from visionkit.training.environment import describe_environment
 from visionkit.training.evaluation import evaluate_model
 from visionkit.training.files import atomic_write_json
-from visionkit.training.monitors import check_monitor
+from visionkit.training.manifest import keep_manifest
+from visionkit.training.monitors import check_monitor, restart_monitors
 from visionkit.training.phases import phase_recipes
 from visionkit.training.recipe import Recipe
 from visionkit.training.recipe_files import as_recipe_error
 from visionkit.training.schedules import build_plateau
-from visionkit.training.state import carry_weights, check_weights_fit
+from visionkit.training.state import carry_weights, check_weights_fit, number
 from visionkit.training.summary import summary_table
 
 
@@ -103,12 +105,16 @@ class TrainingSession:
             )
         self.write_data_report()
 
-    def train(self, resume: bool) -> dict[str, list[float]]:
+    def train(self, resume: bool, force: bool = False) -> dict[str, list[float]]:
         """Fit to the end, from the last checkpoint where `resume` says so.
+
+        With `force` on other data than those of the run's start, if need be.
 
         Returns:
             Log name -> value per epoch, of the whole training.
         """
+        sources = {"train": self.source, "validation": self.validation}
+        changed = keep_manifest(self.folder, sources, resume=resume, force=force)
         checkpoint = self.checkpointer.store.load() if resume else None
         extra = checkpoint.state["extra"] if checkpoint else {}
         self.phase = extra.get("phase", 0)
@@ -117,9 +123,16 @@ class TrainingSession:
         callbacks = self.callbacks()
         epoch = step = 0
         if checkpoint:
+            rate = number(self.model.optimizer.learning_rate)
             epoch, step = self.checkpointer.resume(self.model, checkpoint)
+            if force:
+                with contextlib.suppress(TypeError):  # a schedule is not saved
+                    self.model.optimizer.learning_rate = rate
             for name, state in extra.get("data", {}).items():
-                self.reports[name].restore(state)
+                if name not in changed:
+                    self.reports[name].restore(state)
+            if "validation" in changed:
+                restart_monitors(callbacks)
         else:
             self.check_later_phases()
         self.describe(epoch, step)
@@ -131,8 +144,12 @@ class TrainingSession:
                 while self.phase + 1 < len(self.phases):
                     self.begin_next_phase(epoch)
                     epoch = self.fit(self.callbacks(), epoch)
-        finally:
-            self.write_data_report()
+        except BaseException:
+            # A full disk, say, must not hide what went wrong first.
+            with contextlib.suppress(OSError):
+                self.write_data_report()
+            raise
+        self.write_data_report()
         rows = self.history.rows
         names = dict.fromkeys(name for row in rows for name in row)
         return {n: [row.get(n, float("nan")) for row in rows] for n in names}

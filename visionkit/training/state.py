@@ -79,15 +79,24 @@ def _misfits(variables: dict, arrays: dict) -> str:
     """What of `variables` has no equal in `arrays`, and the reverse, a line each."""
     faults = [f"{name}: missing" for name in variables.keys() - arrays]
     faults += [f"{name}: unknown to this model" for name in arrays.keys() - variables]
-    faults += [
-        f"{name}: {tuple(arrays[name].shape)} instead of {tuple(v.shape)}"
-        for name, v in variables.items()
-        if name in arrays and tuple(arrays[name].shape) != tuple(v.shape)
-    ]
+    for name in variables.keys() & arrays:
+        expected, found = variables[name], arrays[name]
+        shapes = tuple(found.shape), tuple(expected.shape)
+        if shapes[0] != shapes[1]:
+            faults.append(f"{name}: {shapes[0]} instead of {shapes[1]}")
+        elif _kind(found) != _kind(expected):
+            faults.append(f"{name}: {found.dtype} instead of {expected.dtype}")
     lines = sorted(faults)[:_NAMES_SHOWN]
     if len(faults) > _NAMES_SHOWN:
         lines.append(f"and {len(faults) - _NAMES_SHOWN} more")
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _kind(values) -> str:
+    """What sort of numbers an array or a variable holds, of any width."""
+    name = str(values.dtype)
+    kinds = {"uint": "whole", "int": "whole", "float": "real", "bfloat": "real"}
+    return next((kind for word, kind in kinds.items() if name.startswith(word)), name)
 
 
 def metric_state(model: keras.Model) -> dict[str, np.ndarray]:

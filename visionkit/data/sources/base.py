@@ -8,50 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from visionkit.data.mask_codes import MaskCode, encoded_mask
+from visionkit.data.sources.info import Skip, SourceInfo
 from visionkit.data.sources.ragged import RAGGED_COLUMNS, join_rows, select_rows
 from visionkit.data.sources.record import SCALAR_COLUMNS, Record
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceInfo:
-    """What a source says of itself.
-
-    Args:
-        task: One of `visionkit.types.TASKS`.
-        class_names: Names in label order; no background class, but where it is a class
-            of semantic masks.
-        num_examples: Number of records.
-        split: "train", "validation", "test" or "all".
-        name: The kind of source, e.g. "image_folder".
-        multi_label: Classification with any number of classes per image.
-    """
-
-    task: str
-    class_names: tuple[str, ...]
-    num_examples: int
-    split: str = "all"
-    name: str = ""
-    multi_label: bool = False
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; background counts where it is in `class_names`."""
-        return len(self.class_names)
-
-
-@dataclasses.dataclass(frozen=True)
-class Skip:
-    """A file or record that is not used, and why.
-
-    Args:
-        name: File or record.
-        rule: Dotted name of the rule, e.g. "image.empty".
-        detail: What was found, for a person.
-    """
-
-    name: str
-    rule: str
-    detail: str = ""
 
 
 class Source:
@@ -84,7 +43,11 @@ class Source:
         return self.info.num_examples
 
     def record(self, index: int) -> Record:
-        """The record at `index`, 0 <= index < len(self)."""
+        """The record at `index`, 0 <= index < len(self).
+
+        Raises:
+            BadImage: It cannot be read; only of a source whose records hold images.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `record(index)`.")
 
     def record_name(self, index: int) -> str:
@@ -95,6 +58,13 @@ class Source:
 
             return os.fsdecode(record["path"])
         return f"{self.info.name}[{index}]"
+
+    def check_record(self, index: int) -> None:
+        """Compares a record with its checksum, where the format has one.
+
+        Raises:
+            BadImage: By the rule "record.damaged": they do not fit.
+        """
 
     def labels(self) -> np.ndarray | None:
         """The label of each record for classification, else None.
@@ -234,10 +204,13 @@ class Source:
 
 
 def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """(num_classes,) int64, how often each class is in `Source.labels()`."""
+    """(num_classes,) int64, how often each class is in `Source.labels()`.
+
+    A label of -1 is of a record that cannot be read.
+    """
     if labels.ndim == 2:
         return (labels > 0).sum(axis=0)
-    return np.bincount(labels, minlength=num_classes)
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
 
 
 def multi_hot(classes: list[int], num_classes: int) -> np.ndarray:
@@ -280,6 +253,10 @@ class Subset(Source):
     def record_name(self, index: int) -> str:
         """The name that the whole source gives the record."""
         return self.source.record_name(int(self.indices[index]))
+
+    def check_record(self, index: int) -> None:
+        """The whole source's, at the index."""
+        self.source.check_record(int(self.indices[index]))
 
     def labels(self) -> np.ndarray | None:
         """The whole source's labels, at the indices."""

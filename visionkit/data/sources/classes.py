@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from visionkit._spelling import check_name
+from visionkit.data.sources.files import read_text, repeated
 
 
 def read_classes(
@@ -26,10 +27,10 @@ def read_classes(
     if classes is None:
         return None
     if isinstance(classes, str | os.PathLike):
-        lines = (base / classes).read_text("utf-8-sig").splitlines()
+        lines = read_text(base / classes, kind="file of classes").splitlines()
         classes = [line.strip() for line in lines if line.strip()]
     names = tuple(str(name) for name in classes)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = repeated(names)
     if twice:
         raise ValueError(f"`classes` must be different names. Twice: {twice}")
     return names

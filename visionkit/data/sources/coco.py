@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from visionkit.data.headers import MAX_PIXELS
 from visionkit.data.progress import progress_bar
 from visionkit.data.rle import decode_runs
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.classes import choose_classes, read_classes
 from visionkit.data.sources.coco_json import Section, lookup, positions, read_json
+from visionkit.data.sources.files import repeated
 from visionkit.data.sources.objects import (
     ObjectSource,
     check_box_task,
@@ -125,6 +127,7 @@ class Coco(ObjectSource):
         boxes = objects.numbers("bbox", "four numbers [x, y, width, height]", 4)
         crowd = objects.numbers("iscrowd", "0 or 1", default=0) != 0
         area = objects.numbers("area", "a number", default=np.nan)
+        area[~(np.abs(area) <= np.finfo(np.float32).max)] = np.nan
         categories = objects.values("category_id", (int, str), "the id of a category")
         unknown = {c for c in categories if c not in labels}
         if unknown:
@@ -146,12 +149,15 @@ class Coco(ObjectSource):
         self._remark_twice(objects)
 
         keep = (owners >= 0) & (label >= 0)
-        keep = keep_finite(
-            boxes, lambda i: objects.place(i, "bbox"), self.remarks, keep
-        )
-        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            ends = boxes[:, :2] + boxes[:, 2:]
+        corners = np.concatenate([boxes[:, :2], ends], axis=1)
+        for sides in (boxes, corners):  # of two finite numbers the sum may not be
+            keep = keep_finite(
+                sides, lambda i: objects.place(i, "bbox"), self.remarks, keep
+            )
         columns = {
-            "boxes": corners.astype(np.float32),
+            "boxes": np.where(keep[:, None], corners, 0).astype(np.float32),
             "box_labels": label.astype(np.int32),
             "is_crowd": crowd,
             "area": area.astype(np.float32),
@@ -168,9 +174,9 @@ class Coco(ObjectSource):
             self.remarks.append(Skip(str(objects.path), "label.duplicate_id", detail))
 
     def _check_sizes(self, pictures: Section, rows, sizes) -> None:
-        """Refuses images without a size, which a mask is drawn at."""
-        for row in rows[sizes[rows].min(axis=1) < 1].tolist():
-            raise ValueError(f"{pictures.place(row, 'height')}: it has {_NO_SIZE}")
+        """Refuses images without a usable size, which a mask is drawn at."""
+        for row in rows.tolist():
+            _check_size(tuple(sizes[row].tolist()), pictures.place(row, "height"))
 
     def _masks(self, objects: Section, rows, sizes) -> np.ndarray:
         """(N,) object: the RLE string of each object, None where there is no mask."""
@@ -179,8 +185,7 @@ class Coco(ObjectSource):
         with progress_bar("Reading masks", len(rows), len(rows) > MANY) as advance:
             for index, (row, size) in enumerate(pairs):
                 place = objects.place(row, "segmentation")
-                if min(size) < 1:
-                    raise ValueError(f"{place}: its image has {_NO_SIZE}")
+                _check_size(size, place)
                 try:
                     rles[index] = to_rle(objects.items[row].get("segmentation"), size)
                 except BadSegmentation as error:
@@ -191,13 +196,25 @@ class Coco(ObjectSource):
         return rles
 
 
+def _check_size(size: tuple[int, int], place: str) -> None:
+    """Refuses the size of an image that no mask can be drawn at."""
+    if min(size) < 1:
+        raise ValueError(f"{place}: its image has {_NO_SIZE}")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(
+            f"{place}: its image has {size[1]} x {size[0]} pixels (width x height) in "
+            f"the file. Expected at most {MAX_PIXELS:,}."
+        )
+
+
 def _select(keep: np.ndarray, owners: np.ndarray, columns: dict):
     """The objects to keep."""
     return owners[keep], {key: value[keep] for key, value in columns.items()}
 
 
 def _fill_areas(columns: dict) -> None:
-    """Areas that the file leaves out: of the masks, or else of the boxes."""
+    """Areas that the file leaves out, or that are no numbers: of the masks, or else of
+    the boxes."""
     missing = np.flatnonzero(np.isnan(columns["area"]))
     if "instance_masks" in columns:
         runs = (decode_runs(columns["instance_masks"][i]) for i in missing)
@@ -215,7 +232,7 @@ def _categories(path: Path, content, chosen):
     positions(section, ids)
     order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
     names, ids = [names[i] for i in order], [ids[i] for i in order]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = repeated(names)
     if twice or not names:
         found = f"the names {twice} twice" if twice else "no category"
         raise ValueError(f"{path} has {found} in `categories`. Give each its own name.")
@@ -244,8 +261,7 @@ def _find_images(pictures: Section, path: Path, base: Path, images, skipped):
             place = pictures.place(index, "file_name")
             raise ValueError(f"{place} is {name!r}, {error}") from None
         if found[-1] is None:
-            detail = f"no such file; {pictures.place(index, 'file_name')}"
-            skipped.append(Skip(files.join(name), "image.missing", detail))
+            skipped.append(files.skip(name, pictures.place(index, "file_name")))
     if all(f is None for f in found):
         raise_no_images(str(path), str(folder), skipped)
     return found

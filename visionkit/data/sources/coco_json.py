@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from visionkit.data.sources.files import check_file, not_utf8, repeated
+
+MAX_BYTES = 2 * 2**30
+"""Largest file that is read: COCO's own have some 450 MiB, and take ten times that in
+memory."""
+
 _REQUIRED = object()
 
 
@@ -27,34 +33,43 @@ def read_json(path: str | os.PathLike, drop: str | None = None) -> Any:
 
     Raises:
         FileNotFoundError: No such file.
-        CocoError: No JSON; says where.
+        ValueError: No regular file, or larger than `MAX_BYTES`.
+        CocoError: No JSON, or a key that stands twice in one object; says where.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No such annotation file: {str(path)!r} (seen from {os.getcwd()!r})."
-        )
+    check_file(path, MAX_BYTES, "annotation file")
 
-    def without(found: dict) -> dict:
+    def to_dict(pairs: list) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = repeated(key for key, _ in pairs)
+            raise CocoError(
+                f"{path} has an object with the keys {keys} twice, of which one would "
+                f"be lost: {found!r:.80}. Give each key once."
+            )
         found.pop(drop, None)
         return found
 
+    content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes(), object_hook=without if drop else None)
+        return json.loads(content, object_pairs_hook=to_dict)
     except json.JSONDecodeError as error:
+        before = error.doc[: error.pos]
+        place = len(before.encode(json.detect_encoding(content), "surrogatepass"))
         raise CocoError(
             f"{path} is no JSON, or cut off: line {error.lineno}, column "
-            f"{error.colno}: {error.msg}."
+            f"{error.colno}, byte {place} of {len(content)}: {error.msg}."
         ) from None
     except UnicodeDecodeError as error:
-        raise CocoError(
-            f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]}. "
-            "Save it as UTF-8."
-        ) from None
+        raise not_utf8(path, error) from None
     except RecursionError:
         raise CocoError(f"{path} is nested too deeply to be an annotation file.") from (
             None
         )
+    except CocoError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise CocoError(f"{path} cannot be read: {error}.") from None
 
 
 class Section:
@@ -136,7 +151,8 @@ class Section:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float)
+    # An int may have more digits than any float.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1023)
 
 
 def _is_list_of(width: int) -> Callable[[Any], bool]:

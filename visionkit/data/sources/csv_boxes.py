@@ -163,8 +163,7 @@ class BoxRows:
                 except PathError as error:
                     raise bad_cell(cell, error.found, error.expected) from None
                 if found[cell.value] is None:
-                    name, detail = paths.join(cell.value), f"no such file; {cell.place}"
-                    self.skipped.append(Skip(name, "image.missing", detail))
+                    self.skipped.append(paths.skip(cell.value, cell.place))
             path = found[cell.value]
             if path is not None:
                 here.append(row)
@@ -178,7 +177,7 @@ class BoxRows:
         for row, owner in zip(rows, owners, strict=True):
             cells = [self.table.cell(row, column) for column in self.layout.sizes]
             if all(cell.value for cell in cells):
-                sizes[owner] = [_number(cell, "a number of pixels") for cell in cells]
+                sizes[owner] = [_side(cell) for cell in cells]
         return sizes
 
     def _measure(self) -> np.ndarray:
@@ -214,6 +213,14 @@ def _number(cell, expected: str) -> float:
         return float(cell.value)
     except ValueError:
         raise bad_cell(cell, "no number", expected) from None
+
+
+def _side(cell) -> int:
+    """The height or width of an image."""
+    value = _number(cell, "a number of pixels")
+    if not 0 <= value < 2**31:  # nan is not
+        raise bad_cell(cell, "no side of an image", "a number of pixels")
+    return int(value)
 
 
 def _to_corners(numbers: np.ndarray, kind: str) -> np.ndarray:

@@ -149,8 +149,7 @@ class Csv(ObjectSource):
             except PathError as error:
                 raise bad_cell(cell, error.found, error.expected) from None
             if path is None:
-                name, detail = paths.join(cell.value), f"no such file; {cell.place}"
-                self.skipped.append(Skip(name, "image.missing", detail))
+                self.skipped.append(paths.skip(cell.value, cell.place))
             elif path not in found:
                 found[path] = cell, labels[row]
             elif not np.array_equal(found[path][1], labels[row]):

@@ -7,6 +7,8 @@ import dataclasses
 import os
 from pathlib import Path
 
+from visionkit.data.sources.files import check_file, repeated
+
 IMAGE_NAMES = ("image", "path", "filename", "file", "image_path", "file_name")
 LABEL_NAMES = ("label", "labels", "class", "class_name", "category")
 SPLIT_NAME = "split"
@@ -81,10 +83,7 @@ def read_table(path: Path) -> Table:
         ValueError: Not a table with a column of images; a row of another length; wrong
             quotes. Names the file and the line.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No such table: {str(path)!r} (seen from {os.getcwd()!r})."
-        )
+    check_file(path, kind="table")
     # Names of files that are not UTF-8 keep their bytes as surrogate escapes.
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         first = file.readline()
@@ -134,7 +133,7 @@ def _header(path: Path, names: list[str]) -> tuple[list[str] | None, int]:
             f"{path}, line 1: no column of images. Expected one of "
             f"{', '.join(IMAGE_NAMES)}. Found: {', '.join(names)}."
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = repeated(names)
     if twice:
         raise ValueError(f"{path}, line 1: columns of the same name: {twice}.")
     return names, image

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import mmap
 import os
 import warnings
@@ -144,11 +143,16 @@ def _records(root: Path, task) -> dict[str, dict] | None:
 
 
 def _tfds(root: Path, task) -> dict[str, dict] | None:
+    from visionkit.data.sources.coco_json import read_json
+
     info = root / "dataset_info.json"
     if not info.is_file():
         return None
-    names = [split["name"] for split in json.loads(info.read_bytes())["splits"]]
-    return _by_split({name: name for name in names})
+    content = read_json(info)
+    splits = content.get("splits") if isinstance(content, dict) else None
+    if not isinstance(splits, list) or not all(isinstance(s, dict) for s in splits):
+        raise ValueError(f"{info} is damaged: it has no list `splits`.")
+    return _by_split({str(s.get("name")): str(s.get("name")) for s in splits})
 
 
 def _by_split(names: dict[str, str]) -> dict[str, dict] | None:
@@ -183,7 +187,7 @@ def _is_coco(path: Path) -> bool:
 
 def _find_words(path: Path, words: tuple[bytes, ...]) -> list[bool]:
     """Whether each of the words is in a file."""
-    if not path.stat().st_size:
+    if not path.is_file() or not path.stat().st_size:
         return [False]
     with (
         open(path, "rb") as file,
@@ -259,6 +263,7 @@ def _yolo_txt(root: Path, task) -> dict[str, dict] | None:
         b"names" in path.read_bytes()[: 2**20]
         for suffix in ("*.yaml", "*.yml")
         for path in root.glob(suffix)
+        if path.is_file()
     )
     if not has_labels and not has_yaml:
         return None

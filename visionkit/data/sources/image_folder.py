@@ -12,6 +12,7 @@ from visionkit.data.sources.listing import (
     FOREIGN_SUFFIXES,
     IMAGE_SUFFIXES,
     entries_of,
+    is_folder,
     list_images,
     suffix_of,
 )
@@ -99,7 +100,7 @@ class ImageFolder(Source):
             suffix = suffix_of(entry.name)
             if entry.path in known:
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 detail = f"a folder beside {', '.join(SPLIT_FOLDERS)}; it is not read"
             elif suffix in IMAGE_SUFFIXES | FOREIGN_SUFFIXES:
                 detail = "beside the class folders; move it into one of them"
@@ -136,7 +137,7 @@ def find_splits(root: str | os.PathLike | bytes) -> dict[str, bytes]:
 
 def _folders(folder: bytes) -> list[bytes]:
     """Paths of the folders in `folder`, in byte order."""
-    return sorted(entry.path for entry in entries_of(folder) if entry.is_dir())
+    return sorted(entry.path for entry in entries_of(folder) if is_folder(entry))
 
 
 def _check_folder(root: bytes) -> None:

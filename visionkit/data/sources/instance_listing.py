@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from visionkit.data.sources.base import Skip
-from visionkit.data.sources.listing import list_images, suffix_of
+from visionkit.data.sources.listing import is_folder, list_images, suffix_of
 from visionkit.data.sources.mask_listing import (
     Place,
     choose_places,
@@ -119,7 +119,7 @@ def first_folders(folder: Path) -> list[Path]:
     """
     with os.scandir(folder) as entries:
         some = itertools.islice(entries, _PEEKED)
-        return [folder / entry.name for entry in some if entry.is_dir()]
+        return [folder / entry.name for entry in some if is_folder(entry)]
 
 
 def _holds_folders(folder: Path, images: str, masks: str) -> bool:

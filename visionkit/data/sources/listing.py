@@ -41,7 +41,7 @@ def list_images(folder: bytes, skipped: list[Skip]) -> list[bytes]:
             skip = _refuse(entry)
             if skip:
                 skipped.append(skip)
-            elif entry.is_dir():
+            elif is_folder(entry):
                 pending.append(entry.path)
             elif suffix_of(entry.name) in IMAGE_SUFFIXES:
                 paths.append(entry.path)
@@ -54,6 +54,14 @@ def entries_of(folder: bytes) -> Iterator[os.DirEntry]:
         for entry in entries:
             if not entry.name.startswith(b".") and entry.name not in _IGNORED_FOLDERS:
                 yield entry
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def suffix_of(name: bytes) -> bytes:
@@ -76,7 +84,11 @@ def _refuse(entry: os.DirEntry) -> Skip | None:
     if suffix not in IMAGE_SUFFIXES and suffix not in FOREIGN_SUFFIXES:
         return None
     name = os.fsdecode(entry.path)
-    if entry.is_file():  # follows links, and costs no system call otherwise
+    try:
+        is_file = entry.is_file()  # follows links, and costs no system call otherwise
+    except OSError as error:  # a link to itself
+        return Skip(name, "image.unreadable", error.strerror or str(error))
+    if is_file:
         if suffix in IMAGE_SUFFIXES:
             return None
         kind = os.fsdecode(suffix)

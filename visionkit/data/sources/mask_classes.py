@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,9 @@ from visionkit._spelling import check_name
 from visionkit.data.image_header import BadImage
 from visionkit.data.mask_codes import MaskCode, encoded_mask, read_values
 from visionkit.data.sources.classes import read_classes
+from visionkit.data.sources.coco_json import read_json
+from visionkit.data.sources.files import check_file, read_text
+from visionkit.data.sources.yaml_file import read_yaml
 from visionkit.types import VOID_CLASS
 
 CLASS_FILES = ("classes.txt", "classes.json", "classes.yaml", "labelmap.txt")
@@ -77,25 +79,30 @@ def values_in(masks: Iterable[Any], colors: bool = False) -> set[int]:
 
 def _read_file(path: Path):
     """A list of names, or a table, out of a file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"No such file of classes: {str(path)!r}.")
-    text = path.read_text("utf-8-sig")
+    check_file(path, kind="file of classes")
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
-        import yaml
-
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = read_json(path) if path.suffix == ".json" else read_yaml(path)
         for key in ("classes", "names"):
             if isinstance(content, dict) and isinstance(content.get(key), dict | list):
                 return content[key]
         if not isinstance(content, dict | list):
             raise ValueError(f"{path} holds no list or table of classes.")
         return content
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if path.name != "labelmap.txt":
         return lines
-    # CVAT's: name:red,green,blue:parts:actions
-    parts = [line.split(":") for line in lines if not line.startswith("#")]
-    return {part[0]: [int(x) for x in part[1].split(",")] for part in parts}
+    return dict(_cvat_class(path, line) for line in lines if not line.startswith("#"))
+
+
+def _cvat_class(path: Path, line: str) -> tuple[str, list[int]]:
+    """The name and the colour in a line of CVAT: name:red,green,blue:parts:actions."""
+    try:
+        name, color = line.split(":")[:2]
+        return name, [int(number) for number in color.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{path}: {line!r:.60} is no class. Expected name:red,green,blue::"
+        ) from None
 
 
 def _turned(classes: Mapping) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from visionkit.data.sources.base import Skip
+from visionkit.data.sources.files import read_text
 from visionkit.data.sources.listing import IMAGE_SUFFIXES, list_images, suffix_of
 from visionkit.data.sources.paths import ImagePaths, PathError
 from visionkit.data.sources.splits import SPLIT_NAMES, split_in
@@ -202,7 +203,7 @@ def _part(images, masks, mask_suffix: str):
 def listed_pairs(place: Place, base: Path, images, masks, skipped: list[Skip]):
     """(image, mask or None) of each line of a list."""
     files = ImagePaths(base)
-    text = place.names.read_text("utf-8-sig", errors="surrogateescape")
+    text = read_text(place.names, errors="surrogateescape")
     for line in dict.fromkeys(map(str.strip, text.splitlines())):
         if not line:
             continue
@@ -213,11 +214,12 @@ def listed_pairs(place: Place, base: Path, images, masks, skipped: list[Skip]):
             yield images[key], masks.get(key)
             continue
         try:
-            paths = [files.find(part.lstrip("/")) for part in parts[:2]]
+            image = files.find(parts[0].lstrip("/"))
+            mask = files.find(parts[1].lstrip("/"), "folder") if parts[1:] else None
         except PathError as error:
             raise ValueError(f"{place.names}: {line!r}, {error}") from None
-        if len(paths) == 2 and paths[0] is not None:
-            yield paths[0], paths[1]
+        if len(parts) > 1 and image is not None:
+            yield image, mask
         else:
             name = os.path.join(str(place.images), parts[0])
             skipped.append(Skip(name, "image.missing", f"listed in {place.names}"))

@@ -180,7 +180,8 @@ def keep_finite(
         remarks: Is told of each box that is not finite.
         keep: (N,) bool, those of interest; default all.
     """
-    finite = np.isfinite(boxes).all(axis=1)
+    # Larger numbers become infinite in the float32 of a record.
+    finite = (np.abs(boxes) <= np.finfo(np.float32).max).all(axis=1)  # nan: no
     keep = np.ones(len(boxes), bool) if keep is None else keep
     for index in np.flatnonzero(keep & ~finite).tolist():
         values = ", ".join(f"{value:g}" for value in boxes[index])

@@ -42,16 +42,19 @@ def read_proposals(
     else:
         found = section.values("image_id", (int, str), "the id of an image")
     owners = lookup(found, {identity: index for index, identity in enumerate(ids)})
-    keep = (owners >= 0) & np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = boxes[:, :2] + boxes[:, 2:]
+    corners = np.concatenate([boxes[:, :2], ends], axis=1)
+    finite = (np.abs(corners) <= np.finfo(np.float32).max).all(axis=1)
+    keep = (owners >= 0) & finite & np.isfinite(scores)
     if len(section) and not keep.any():
         raise CocoError(
             f"{path} has no proposal for any of the {len(ids)} images. It speaks of "
             f"images such as {found[0]!r}; the data have {ids[0]!r}."
         )
-    boxes, scores, owners = boxes[keep], scores[keep], owners[keep]
+    corners, scores, owners = corners[keep], scores[keep], owners[keep]
     order = np.lexsort((-scores, owners))  # stable
     counts = np.bincount(owners, minlength=len(ids))
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return {
         "proposals": corners[order].astype(np.float32),
         "proposal_splits": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from visionkit.data.image_header import BadImage
+
 FRAMING = 16
 """Bytes that TFRecord adds to a record: uint64 length and its uint32 masked CRC-32C
 before the data, the uint32 masked CRC-32C of the data behind."""
@@ -28,7 +30,6 @@ class RecordFile:
         offsets: (N,) int64, where the framing of each record begins.
         lengths: (N,) int64, bytes of each record without its framing.
         indices: (N,) int64, the index of each record in the data set.
-        skip: Records of the file before the first of these.
     """
 
     path: str
@@ -36,7 +37,6 @@ class RecordFile:
     offsets: np.ndarray
     lengths: np.ndarray
     indices: np.ndarray
-    skip: int = 0
 
 
 class RecordFiles:
@@ -59,11 +59,11 @@ class RecordFiles:
         return len(self._file)
 
     def read(self, index: int) -> bytes:
-        """The record at `index`: one read at its place.
+        """The record at `index`: one read at its place, its checksum unchecked.
 
         Raises:
             IndexError: There is none.
-            ValueError: The file was changed.
+            BadImage: By the rule "record.damaged": the file was changed.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
@@ -72,30 +72,54 @@ class RecordFiles:
             file.seek(int(self._offset[index]))
             data = file.read(length + FRAMING)
         if len(data) != length + FRAMING or data[:8] != length.to_bytes(8, "little"):
-            raise ValueError(
-                f"Record {index} is not at byte {self._offset[index]} of {path}: the "
-                "file was changed. Copy it again, or write the records again."
-            )
+            raise BadImage("record.damaged", self._damaged(index, "is not"))
         return data[12:-4]
 
+    def check(self, index: int) -> None:
+        """Compares the record at `index` with its checksum.
+
+        Raises:
+            BadImage: By the rule "record.damaged": they do not fit.
+        """
+        import tensorflow as tf
+
+        if (
+            len(self.reader()(tf.constant(index, tf.int64)).numpy())
+            != (self._length[index])
+        ):
+            raise BadImage("record.damaged", self._damaged(index, "is damaged"))
+
+    def _damaged(self, index: int, what: str) -> str:
+        path, offset = self.files[self._file[index]].path, self._offset[index]
+        return (
+            f"Record {index} {what} at byte {offset} of {path}: the file was changed. "
+            "Copy it again, or write the records again."
+        )
+
     def reader(self):
-        """A function from an index () int64 to the record () string; graph code."""
+        """A function from an index () int64 to the record () string; graph code.
+
+        A record that does not fit its checksum is an empty string.
+        """
         import tensorflow as tf
 
         with tf.init_scope():  # tensors beside the graph, not constants within it
-            sizes = tf.constant([file.bytes for file in self.files], tf.int64)
             paths = tf.constant([file.path for file in self.files])
-            places = tuple(
-                tf.constant(column)
-                for column in (self._file, self._offset + FRAMING - 4, self._length)
-            )
+            places = tf.constant(self._file), tf.constant(self._offset)
+        spec = tf.TensorSpec([], tf.string)
 
         def read(index):
-            file, header, length = (column[index] for column in places)
-            footer = sizes[file] - header - length
-            return tf.data.FixedLengthRecordDataset(
-                paths[file], length, header, footer, buffer_size=0
-            ).get_single_element()
+            file, offset = (column[index] for column in places)
+            records = tf.raw_ops.TFRecordDatasetV2(
+                filenames=paths[file, None],
+                compression_type="",
+                buffer_size=tf.constant(0, tf.int64),
+                byte_offsets=offset[None],
+            )
+            record = tf.data.experimental.from_variant(records, spec).take(1)
+            damaged = tf.data.Dataset.from_tensors(b"")
+            record = record.ignore_errors().concatenate(damaged).take(1)
+            return record.get_single_element()
 
         return read
 
@@ -108,37 +132,32 @@ class RecordFiles:
                 order of the indices.
 
         Returns:
-            A `tf.data.Dataset` of (index () int64, record () string).
+            A `tf.data.Dataset` of (index () int64, record () string); see `reader` for
+            those that are damaged.
         """
-        if seed is not None:
-            return self._shuffled(seed)
         import tensorflow as tf
 
         read = self.reader()
+        if seed is not None:
+            return self._shuffled(seed, read)
         return tf.data.Dataset.range(len(self)).map(
             lambda index: (index, read(index)), CYCLE, deterministic=True
         )
 
-    def _shuffled(self, seed):
+    def _shuffled(self, seed, read):
         """Files in random order, read front to back, then windows shuffled."""
         import tensorflow as tf
 
         seed = tf.cast(seed, tf.int64)
         count = len(self.files)
-        lengths = [len(file.indices) for file in self.files]
-        paths = tf.constant([file.path for file in self.files])
-        skips = tf.constant([file.skip for file in self.files], tf.int64)
-        takes = tf.constant(lengths, tf.int64)
-        starts = tf.constant(np.cumsum([0, *lengths])[:-1])
+        edges = tf.constant(np.cumsum([0, *(len(f.indices) for f in self.files)]))
         indices = tf.constant(np.concatenate([file.indices for file in self.files]))
 
-        def read(position):
+        def indices_of(position):
             pair = tf.stack([seed, tf.constant(count, tf.int64)])
             file = tf.random.experimental.index_shuffle(position, pair, count - 1)
-            records = tf.data.TFRecordDataset(paths[file])
-            records = records.skip(skips[file]).take(takes[file])
-            records = records.enumerate(starts[file])
-            return records.map(lambda at, data: (indices[at], data))
+            places = tf.data.Dataset.range(edges[file], edges[file + 1])
+            return places.map(lambda place: indices[place])
 
         def shuffle(number, window):
             index, records = window
@@ -150,7 +169,8 @@ class RecordFiles:
         # Not `Dataset.shuffle`: its order also depends on the global seed.
         return (
             tf.data.Dataset.range(count)
-            .interleave(read, CYCLE, num_parallel_calls=CYCLE, deterministic=True)
+            .interleave(indices_of, CYCLE, num_parallel_calls=CYCLE, deterministic=True)
+            .map(lambda index: (index, read(index)), CYCLE, deterministic=True)
             .batch(WINDOW)
             .enumerate()
             .map(shuffle)

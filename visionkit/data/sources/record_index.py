@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from visionkit._spelling import check_name
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.record_files import FRAMING
+from visionkit.data.sources.record_format import FEATURES
+from visionkit.types import TASKS
 
 INDEX_NAME = "index.json"
 FORMAT = "visionkit.records/1"
@@ -91,11 +94,13 @@ class RecordIndex:
                 labels=raw["labels"],
                 skipped=tuple(Skip(**skip) for skip in raw["skipped"]),
             )
+            index.check()
         except (
             ValueError,
             KeyError,
             TypeError,
             AttributeError,
+            OverflowError,
             RecursionError,
         ) as error:
             raise ValueError(
@@ -104,6 +109,30 @@ class RecordIndex:
         for shard in index.shards:
             _check_shard(folder, shard)
         return index
+
+    def check(self) -> None:
+        """Refuses an index whose parts do not fit together.
+
+        Raises:
+            ValueError: Names the part.
+        """
+        check_name("task", self.info.task, TASKS)
+        for key in self.keys:
+            check_name("key of records", key, FEATURES)
+        for shard in self.shards:
+            if not isinstance(shard.name, str) or Path(shard.name).name != shard.name:
+                raise ValueError(f"the shard {shard.name!r:.60} is no name of a file")
+        places = [shard.places() for shard in self.shards]
+        if any(len(lengths) != len(order) for _, lengths, order in places):
+            raise ValueError("a shard has not as many lengths as indices")
+        order = np.concatenate([*(order for _, _, order in places), np.zeros(0, int)])
+        count = self.info.num_examples
+        if len(order) != count or (np.sort(order) != np.arange(len(order))).any():
+            raise ValueError(f"its shards do not hold {count} records")
+        if not all(isinstance(name, str) for name in self.info.class_names):
+            raise ValueError("a class has no text for a name")
+        if self.labels is not None and len(self.labels) != self.info.num_examples:
+            raise ValueError(f"it has {len(self.labels)} labels")
 
 
 def _check_shard(folder: Path, shard: Shard) -> None:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from visionkit.data.image_header import BadImage
 from visionkit.data.sources.base import Record, Source, multi_hot
 from visionkit.data.sources.ragged import RAGGED_COLUMNS, join_rows
 from visionkit.data.sources.record_files import RecordFile, RecordFiles
-from visionkit.data.sources.record_format import from_example, parse_example
+from visionkit.data.sources.record_format import (
+    from_example,
+    parse_example,
+    without_objects,
+)
 from visionkit.data.sources.record_index import RecordIndex
 from visionkit.data.sources.record_writer import write_records
 
@@ -48,13 +53,24 @@ class Records(Source):
         )
 
     def record(self, index: int) -> Record:
-        """The record at `index`: one read at its place in its shard."""
+        """The record at `index`: one read at its place in its shard.
+
+        Raises:
+            BadImage: By the rule "record.damaged".
+        """
         example = self._files.read(index)
         return from_example(example, self._index.keys, self._classes)[0]
 
     def record_name(self, index: int) -> str:
         """The name that the source had for the record when it was written."""
-        return os.fsdecode(from_example(self._files.read(index), ())[1])
+        try:
+            return os.fsdecode(from_example(self._files.read(index), ())[1])
+        except BadImage:
+            return f"{self.root}[{index}]"
+
+    def check_record(self, index: int) -> None:
+        """As `Source.check_record`."""
+        self._files.check(index)
 
     def labels(self) -> np.ndarray | None:
         """As `Source.labels`, out of the index."""
@@ -70,7 +86,10 @@ class Records(Source):
             return {}
         records: list[Record] = [{}] * len(self)
         for index, example in self._files.dataset().as_numpy_iterator():
-            records[index] = from_example(example, keys)[0]
+            try:
+                records[index] = from_example(example, keys)[0]
+            except BadImage:  # the pipeline and the doctor report it
+                records[index] = without_objects(keys)
         return join_rows(records)
 
     def verify(self) -> None:

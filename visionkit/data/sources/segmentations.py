@@ -66,12 +66,14 @@ def polygons_to_rle(polygons, size: tuple[int, int]) -> bytes:
 
 
 def _from_rle(segmentation: dict, size: tuple[int, int]) -> bytes:
-    if list(segmentation.get("size", [])) != list(size):
+    found, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(found, list):
+        raise BadSegmentation("mask.rle", f"an RLE of the size {found!r:.40}")
+    if found != list(size):
         raise ValueError(
-            f"mask.size: the mask is {segmentation.get('size')}, the image "
-            f"{list(size)} (height, width)"
+            f"mask.size: the mask is {found!r:.40}, the image {list(size)} (height, "
+            "width)"
         )
-    counts = segmentation.get("counts")
     try:
         if isinstance(counts, list):
             runs = np.array(counts, np.int64)

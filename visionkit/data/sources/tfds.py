@@ -10,17 +10,13 @@ import numpy as np
 
 from visionkit._spelling import check_name
 from visionkit.data.fingerprints import parallel_map
+from visionkit.data.image_header import BadImage
 from visionkit.data.mask_codes import MaskCode
 from visionkit.data.sources.base import Record, Source, SourceInfo, multi_hot
 from visionkit.data.sources.mask_classes import PEEKED, read_mask_classes, values_in
 from visionkit.data.sources.ragged import join_rows
-from visionkit.data.sources.record_files import (
-    FRAMING,
-    RecordFile,
-    RecordFiles,
-    scan_lengths,
-)
 from visionkit.data.sources.tfds_boxes import choose_boxes, find_boxes
+from visionkit.data.sources.tfds_files import choose, find_builder, index_files
 from visionkit.types import BOX_TASKS, TASKS
 
 
@@ -73,23 +69,23 @@ class Tfds(Source):
         classes: Sequence[str] | Mapping | str | os.PathLike | None = None,
         void: int | str | Sequence | None = None,
     ):
-        builder = _find_builder(name, data_dir, root)
+        builder = find_builder(name, data_dir, root)
         info = builder.info
         boxes = find_boxes(info)
         task = task or ("detection" if boxes else "classification")
         check_name("task of tfds", task, TASKS)
         self._label = self._boxes = self._mask = self._code = self._labels = None
-        self._files = _index_files(builder, split)
+        self._files = index_files(builder, split)
         many = False
         if task == "semantic_segmentation":
-            self._mask = _choose(info, "label_key", label_key, "mask")
-            self._image = _choose(info, "image_key", image_key, without=self._mask)
+            self._mask = choose(info, "label_key", label_key, "mask")
+            self._image = choose(info, "image_key", image_key, without=self._mask)
             classes = classes or getattr(info.features[self._mask], "names", None)
             names, self._code = read_mask_classes(classes, void, Path(), self._values)
         else:
-            self._image = _choose(info, "image_key", image_key)
+            self._image = choose(info, "image_key", image_key)
         if task == "classification":
-            self._label = _choose(info, "label_key", label_key)
+            self._label = choose(info, "label_key", label_key)
             feature = info.features[self._label]
             many = hasattr(feature, "feature")  # a sequence of classes
             names = (feature.feature if many else feature).names
@@ -108,13 +104,28 @@ class Tfds(Source):
         self._name = f"{info.full_name}/{split}"
 
     def record(self, index: int) -> Record:
-        """The encoded image and its truth, one read at its place in its file."""
+        """The encoded image and its truth, one read at its place in its file.
+
+        Raises:
+            BadImage: By the rule "record.damaged".
+        """
         return self._record(self._files.read(index))
+
+    def check_record(self, index: int) -> None:
+        """As `Source.check_record`."""
+        self._files.check(index)
 
     def _record(self, serialized: bytes) -> Record:
         import tensorflow as tf
+        from google.protobuf.message import DecodeError
 
-        example = tf.train.Example.FromString(serialized)
+        try:
+            return self._parts(tf.train.Example.FromString(serialized))
+        except (DecodeError, IndexError) as error:
+            detail = f"no example with the features of {self._name}: {error}"
+            raise BadImage("record.damaged", detail) from error
+
+    def _parts(self, example) -> Record:
         features = example.features.feature
         encoded = features[self._image].bytes_list.value[0]
         if self._boxes:
@@ -144,15 +155,19 @@ class Tfds(Source):
             return {}
         records: list[Record] = []
         for _, examples in self._files.dataset().batch(1024).as_numpy_iterator():
-            records += parallel_map(self._record, examples.tolist())
-            for record in records[-len(examples) :]:
-                del record["encoded"]  # the images are not kept
+            records += parallel_map(self._objects_of, examples.tolist())
         return join_rows(records)
-        for _, serialized in self._files.dataset().as_numpy_iterator():
+
+    def _objects_of(self, serialized: bytes) -> Record:
+        """The objects alone; none where the record cannot be read."""
+        import tensorflow as tf
+
+        try:
             record = self._record(serialized)
-            del record["encoded"]  # the images are not kept
-            records.append(record)
-        return join_rows(records)
+        except BadImage:  # the pipeline and the doctor report it
+            record = {"encoded": b"", **self._boxes.record(tf.train.Example(), b"")}
+        del record["encoded"]  # the images are not kept
+        return record
 
     def record_name(self, index: int) -> str:
         """Set, version, split and index."""
@@ -187,21 +202,24 @@ class Tfds(Source):
         import tensorflow as tf
 
         keys = filter(None, (self._image, self._mask))
-        spec = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
+        spec = {key: tf.io.FixedLenFeature([], tf.string, b"") for key in keys}
         found = tf.io.parse_single_example(example, spec)
         encoded = found[self._image]
         if self._mask:
             return {"encoded": encoded, "mask_encoded": found[self._mask]}
         if self._boxes:
             return {"encoded": encoded, **self._boxes.parse(example, encoded)}
-        return {"encoded": encoded, "label": self._parse_labels(example[None])[0]}
+        label = self._parse_labels(example[None])[0]
+        # Without a label it is no example: without an image it is left out.
+        sound = tf.reduce_all(label >= 0)
+        return {"encoded": tf.where(sound, encoded, b""), "label": label}
 
     def _parse_labels(self, examples):
         """(N,) int32 or (N, num_classes) float32 of N serialized examples."""
         import tensorflow as tf
 
         if not self.info.multi_label:
-            spec = {self._label: tf.io.FixedLenFeature([], tf.int64)}
+            spec = {self._label: tf.io.FixedLenFeature([], tf.int64, -1)}
             return tf.cast(tf.io.parse_example(examples, spec)[self._label], tf.int32)
         spec = {self._label: tf.io.RaggedFeature(tf.int64)}
         labels = tf.io.parse_example(examples, spec)[self._label]
@@ -209,122 +227,3 @@ class Tfds(Source):
         sums = tf.math.segment_sum(marks, labels.value_rowids())
         missing = tf.shape(examples)[0] - tf.shape(sums)[0]
         return tf.minimum(tf.pad(sums, [[0, missing], [0, 0]]), 1.0)
-
-
-def _find_builder(name, data_dir, root):
-    """A builder that knows the prepared files, made from them alone."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.read_only_builder import builder_from_files
-
-    if (name is None) == (root is None):
-        raise ValueError(
-            "Give either `name` (with `data_dir`) or `root`, the folder of a prepared "
-            f"version. Received: name={name!r}, root={root!r}"
-        )
-    if root is not None:
-        if not (Path(root) / "dataset_info.json").is_file():
-            raise FileNotFoundError(
-                f"No dataset_info.json in {str(root)!r}. Expected the folder of one "
-                "prepared version, such as mnist/3.0.1."
-            )
-        return tfds.builder_from_directory(root)
-    where = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
-    try:
-        return builder_from_files(name, **where)
-    except tfds.core.registered.DatasetNotFoundError:
-        folder = "" if data_dir is None else f" --data_dir={os.fspath(data_dir)}"
-        option = "" if data_dir is None else f", data_dir={os.fspath(data_dir)!r}"
-        raise FileNotFoundError(
-            f"{name!r} is not prepared in {data_dir or 'the default folder of TFDS'}, "
-            "and visionkit downloads nothing. Prepare it once with\n"
-            f"  tfds build {name}{folder}\nor\n"
-            f'  python -c "import tensorflow_datasets as tfds; '
-            f'tfds.builder({name!r}{option}).download_and_prepare()"'
-        ) from None
-
-
-def _choose(
-    info, option: str, given: str | None, kind: str = "", without: str | None = None
-) -> str:
-    """The name of the feature with the image (`image_key`) or the truth (`label_key`).
-
-    Args:
-        info: Of the set.
-        option: The one or the other.
-        given: What the option says.
-        kind: "mask" where the truth is an image, too.
-        without: A feature that it is not.
-    """
-    import tensorflow_datasets as tfds
-
-    def fits(key: str, feature) -> bool:
-        if kind == "mask":
-            words = ("segmentation", "mask", "annotation")
-            named = key == given or any(word in key for word in words)
-            return named and isinstance(feature, tfds.features.Image)
-        if option == "image_key":
-            return key != without and isinstance(feature, tfds.features.Image)
-        label = tfds.features.ClassLabel
-        return isinstance(feature, label) or isinstance(_inner(feature), label)
-
-    known = [key for key, feature in info.features.items() if fits(key, feature)]
-    if given is not None:
-        check_name(option, given, known)
-        return given
-    if len(known) != 1:
-        what = "semantic segmentation" if kind == "mask" else "classification"
-        raise ValueError(
-            f"{info.full_name} has {len(known)} features that could be `{option}`: "
-            f"{known}. {'Name one.' if known else f'It is no {what} set.'} "
-            f"Features: {', '.join(info.features)}."
-        )
-    return known[0]
-
-
-def _inner(feature):
-    """What a sequence is made of."""
-    return getattr(feature, "feature", None)
-
-
-def _index_files(builder, split: str) -> RecordFiles:
-    """Where each record of a split is."""
-    info = builder.info
-    file_format = info.file_format.value if info.file_format else "tfrecord"
-    if file_format != "tfrecord":
-        raise ValueError(
-            f"{info.full_name} is stored as {file_format!r}. Expected 'tfrecord': "
-            f"prepare it with `tfds build {info.name} --file_format=tfrecord`."
-        )
-    try:
-        instructions = info.splits[split].file_instructions
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{info.full_name} has no split {split!r}. Found: "
-            f"{', '.join(info.splits)}; and slices such as 'train[:80%]'."
-        ) from error
-    files, start = [], 0
-    for part in instructions:
-        path = os.fspath(part.filename)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path} is missing. Prepare {info.name} again.")
-        lengths = np.fromiter(scan_lengths(path), np.int64)
-        if len(lengths) != part.examples_in_shard:
-            raise ValueError(
-                f"{path} has {len(lengths)} records; its dataset_info.json says "
-                f"{part.examples_in_shard}. Prepare {info.name} again."
-            )
-        offsets = np.cumsum(lengths + FRAMING) - lengths - FRAMING
-        here = slice(part.skip, part.skip + part.take)
-        stop = start + part.take
-        files.append(
-            RecordFile(
-                path,
-                os.path.getsize(path),
-                offsets[here],
-                lengths[here],
-                np.arange(start, stop),
-                part.skip,
-            )
-        )
-        start = stop
-    return RecordFiles(files)

@@ -110,8 +110,7 @@ class Via(ObjectSource):
             except PathError as error:
                 raise ValueError(f"{path}: the image {name!r} is {error}") from None
             if image is None:
-                detail = f"no such file; listed in {path}"
-                self.skipped.append(Skip(files.join(name), "image.missing", detail))
+                self.skipped.append(files.skip(name, f"listed in {path}"))
             else:  # VIA's keys hold the file's size, so that one may be there twice
                 by_path.setdefault(image, []).extend(regions)
         if not by_path:

@@ -14,15 +14,15 @@ CIRCLE_POINTS = 72
 
 # The first number of a region of version 3 -> its shape, as versions 1 and 2 call it.
 _SHAPES = {
-    1: "point",
-    2: "rect",
-    3: "circle",
-    4: "ellipse",
-    5: "line",
-    6: "polyline",
-    7: "polygon",
-    8: "extreme_rect",
-    9: "extreme_circle",
+    "1": "point",
+    "2": "rect",
+    "3": "circle",
+    "4": "ellipse",
+    "5": "line",
+    "6": "polyline",
+    "7": "polygon",
+    "8": "extreme_rect",
+    "9": "extreme_circle",
 }
 
 
@@ -84,14 +84,18 @@ def parse_via(content: Any, path: Path) -> Annotations:
 
 
 def _image(entry: dict, path: Path) -> tuple[str, list[Region]]:
-    name, regions = str(entry["filename"]), entry.get("regions") or []
+    name, regions = entry["filename"], entry.get("regions") or []
+    if not isinstance(name, str) or not isinstance(regions, dict | list):
+        raise ValueError(
+            f"{path}: an image has the filename {name!r:.60} and regions of the type "
+            f"{type(regions).__name__}. Expected a text, and a list or an object."
+        )
     items = regions.items() if isinstance(regions, dict) else enumerate(regions)
     found = []
     for key, region in items:
-        region = region if isinstance(region, dict) else {}
-        shape = region.get("shape_attributes") or {}
+        shape = _table(_table(region).get("shape_attributes"))
         attributes = {}
-        for attribute, value in (region.get("region_attributes") or {}).items():
+        for attribute, value in _table(_table(region).get("region_attributes")).items():
             text = _text(value)
             if text:
                 attributes[str(attribute)] = text
@@ -99,6 +103,11 @@ def _image(entry: dict, path: Path) -> tuple[str, list[Region]]:
         place = f"{path}: {name}, region {key}"
         found.append(Region(_outline(kind, shape), kind, attributes, place))
     return name, found
+
+
+def _table(value: Any) -> dict:
+    """An object, empty where it is missing or something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:
@@ -110,39 +119,41 @@ def _text(value: Any) -> str:
 
 
 def _options(content: dict) -> dict[str, list[str]]:
-    attributes = content.get("_via_attributes")
-    regions = attributes.get("region") if isinstance(attributes, dict) else None
+    regions = _table(_table(content.get("_via_attributes")).get("region"))
     return {
         str(name): [str(option) for option in attribute["options"]]
-        for name, attribute in (regions or {}).items()
+        for name, attribute in regions.items()
         if isinstance(attribute, dict) and isinstance(attribute.get("options"), dict)
     }
 
 
 def _parse_third(content: dict, path: Path) -> Annotations:
     """A project of version 3: regions point at views, and views at files."""
-    attributes = content.get("attribute") or {}
+    attributes = {k: _table(v) for k, v in _table(content.get("attribute")).items()}
     options = {
-        key: {str(k): str(v).strip() for k, v in (value.get("options") or {}).items()}
+        key: {str(k): str(v).strip() for k, v in _table(value.get("options")).items()}
         for key, value in attributes.items()
     }
     names = {key: str(value.get("aname", key)) for key, value in attributes.items()}
     images: dict[str, tuple[str, list[Region]]] = {}
     for key, view in content["view"].items():
-        files = [str(file) for file in view.get("fid_list") or []]
+        files = _table(view).get("fid_list")
+        files = [str(file) for file in files] if isinstance(files, list) else []
         if len(files) == 1 and files[0] in content["file"]:  # others compare images
-            images[key] = (str(content["file"][files[0]].get("fname", "")), [])
+            name = _table(content["file"][files[0]]).get("fname", "")
+            images[key] = (str(name), [])
     for key, item in content["metadata"].items():
+        item = _table(item)
         image = images.get(str(item.get("vid")))
-        numbers = item.get("xy") or []
-        if image is None or not numbers:  # a note on the whole image, or on a time
-            continue
+        numbers = item.get("xy")
+        if image is None or not isinstance(numbers, list) or not numbers:
+            continue  # a note on the whole image, or on a time
         chosen = {}
-        for attribute, value in (item.get("av") or {}).items():
+        for attribute, value in _table(item.get("av")).items():
             text = options.get(attribute, {}).get(str(value)) or _text(value)
             if text:
                 chosen[names.get(attribute, attribute)] = text
-        kind = _SHAPES.get(numbers[0], "unknown")
+        kind = _SHAPES.get(_text(numbers[0]), "unknown")
         outline = _outline(kind, _named(kind, numbers[1:]))
         place = f"{path}: {image[0]}, metadata {key}"
         image[1].append(Region(outline, kind, chosen, place))
@@ -166,9 +177,10 @@ def _outline(kind: str, shape: dict) -> np.ndarray | None:
     """The corners of a shape; None for a point, a line and what is damaged."""
     try:
         points = np.array(list(_corners(kind, shape)), np.float64)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    sound = points.ndim == 2 and len(points) >= 3 and np.isfinite(points).all()
+    limit = np.finfo(np.float32).max  # what a record can hold; nan is not below it
+    sound = points.ndim == 2 and len(points) >= 3 and (np.abs(points) < limit).all()
     return points if sound else None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.classes import read_classes, sort_key
+from visionkit.data.sources.files import read_text
 from visionkit.data.sources.listing import IMAGE_SUFFIXES, suffix_of
 from visionkit.data.sources.mask_classes import read_mask_classes
 from visionkit.data.sources.mask_listing import list_masks
@@ -146,9 +147,7 @@ class Voc(ObjectSource):
             everything[path] = read_annotation(path)
         image = files.of(everything[path])
         if image is None:
-            detail = f"no image for {path}"
-            name = os.path.join(str(files.folder), stem)
-            self.skipped.append(Skip(name, "image.missing", detail))
+            self.skipped.append(files.skip(everything[path]))
         return image
 
     def _objects(self, found: list[Annotation], names, one_based: bool):
@@ -168,7 +167,7 @@ class Voc(ObjectSource):
             boxes, lambda i: str(found[owners[i]].path), self.remarks, labels >= 0
         )
         columns = {
-            "boxes": boxes.astype(np.float32),
+            "boxes": np.where(keep[:, None], boxes, 0).astype(np.float32),
             "box_labels": labels,
             "is_difficult": hard,
         }
@@ -195,6 +194,12 @@ class _Images:
     def of_stem(self, stem: str) -> bytes | None:
         name = self._names.get(stem)
         return None if name is None else self._paths.find(os.fsdecode(name))
+
+    def skip(self, annotation: Annotation) -> Skip:
+        """What to say of an annotation that has no image."""
+        stem = annotation.path.stem
+        name = os.fsdecode(self._names.get(stem, b"")) or annotation.filename or stem
+        return self._paths.skip(name, f"no image for {annotation.path}")
 
     def of(self, annotation: Annotation) -> bytes | None:
         """The image of an annotation, or None if it is not there."""
@@ -240,7 +245,7 @@ def _choose(base: Path, split: str | None) -> tuple[list[str] | None, str, Path]
     place, split = splits[name], split_in(name) or "all"
     if place.is_dir():
         return None, split, place
-    lines = place.read_text("utf-8-sig", errors="surrogateescape").splitlines()
+    lines = read_text(place, errors="surrogateescape").splitlines()
     # Some lists give each name a mark: 1, -1 or 0.
     stems = [re.sub(r"\s+-?[01]$", "", line.strip()) for line in lines if line.strip()]
     return list(dict.fromkeys(stems)), split, base

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from pathlib import Path
+
+from visionkit.data.sources.files import check_file
 
 MAX_BYTES = 10 * 2**20
 """Largest annotation that is read; a real one has some KiB."""
@@ -64,8 +65,7 @@ def _parse(path: Path):
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
-    if os.path.getsize(path) > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MiB: no annotation.")
+    check_file(path, MAX_BYTES, "annotation")
     try:
         root = fromstring(path.read_bytes(), forbid_dtd=True)
     except ParseError as error:

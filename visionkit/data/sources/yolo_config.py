@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
+from visionkit.data.sources.files import read_text, repeated
 from visionkit.data.sources.splits import SPLITS
+from visionkit.data.sources.yaml_file import read_yaml
+from visionkit.data.sources.yolo_labels import MAX_ID
 
-MAX_BYTES = 2**20
-"""Largest `data.yaml` that is read."""
+MAX_CLASSES = 100_000
+"""Most classes that `nc` may count."""
 
 NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "names.txt")
 
@@ -45,7 +47,7 @@ def find_config(root: Path, data: str | os.PathLike | None = None) -> YoloConfig
     if data is not None:
         return _from_yaml(root / data, root)
     for path in _candidates(root):
-        raw = _load(path)
+        raw = read_yaml(path)
         if isinstance(raw, dict) and ("names" in raw or "nc" in raw):
             return _from_yaml(path, root)
     splits = _usual_folders(root)
@@ -64,26 +66,8 @@ def _candidates(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stem != "data")
 
 
-def _load(path: Path) -> Any:
-    import yaml
-
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No such file: {str(path)!r} (seen from {os.getcwd()!r})."
-        )
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MiB.")
-    try:
-        text = path.read_text("utf-8-sig")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError(f"{path} has YAML aliases (`*name`). Write them out.")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}.") from None
-
-
 def _from_yaml(path: Path, root: Path) -> YoloConfig:
-    raw = _load(path)
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ValueError(f"{path} must have the keys train, val and names: {raw!r:.60}")
     base = _inside(path, "path", raw.get("path") or ".", root) or root
@@ -107,7 +91,7 @@ def _entry(path: Path, key: str, entry, base: Path, root: Path) -> Path:
     for name in (entry, entry.lstrip("./") if entry.startswith("..") else entry):
         for top in (base, root):
             found = _inside(path, key, name, top)
-            if found is not None and found.exists():
+            if found is not None and os.path.exists(found):  # no name is too long
                 return found
     raise FileNotFoundError(
         f"{path}: {key} is {entry!r}, and there is no such folder or file in "
@@ -129,33 +113,41 @@ def _names(path: Path, raw: dict) -> dict[int, str]:
     names = raw.get("names")
     if names is None:
         count = raw.get("nc")
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{path} must have `names`, a list or id: name.")
+        if not isinstance(count, int) or not 1 <= count <= MAX_CLASSES:
+            raise ValueError(
+                f"{path} must have `names`, a list or id: name; or their number as "
+                f"`nc`, at most {MAX_CLASSES}. Received: nc={count!r:.40}"
+            )
         names = [str(index) for index in range(count)]
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{path}: names is {names!r:.60}. Expected a list, or a dict.")
     for key, name in names.items():
-        if not isinstance(key, int) or key < 0 or isinstance(key, bool):
+        if type(key) is not int or not 0 <= key < MAX_ID:
             raise ValueError(f"{path}: names has the id {key!r}. Expected 0, 1, 2...")
         if not isinstance(name, str | int | float) or isinstance(name, bool):
             raise ValueError(
                 f"{path}: names[{key}] is {name!r}. Expected a text; `yes`, `no` and "
                 "`on` need quotes."
             )
-    texts = [str(name) for name in names.values()]
-    twice = sorted({text for text in texts if texts.count(text) > 1})
+    return _different(path, {key: str(names[key]) for key in sorted(names)})
+
+
+def _different(path: Path, names: dict[int, str]) -> dict[int, str]:
+    """The same names, of which no two may be equal."""
+    twice = repeated(names.values())
     if twice:
         raise ValueError(f"{path}: names has {twice} more than once.")
-    return {key: str(names[key]) for key in sorted(names)}
+    return names
 
 
 def _names_of_files(root: Path) -> dict[int, str]:
     for name in NAME_FILES:
         if (root / name).is_file():
-            lines = (root / name).read_text("utf-8-sig").splitlines()
-            return dict(enumerate(line.strip() for line in lines if line.strip()))
+            lines = read_text(root / name).splitlines()
+            names = [line.strip() for line in lines if line.strip()]
+            return _different(root / name, dict(enumerate(names)))
     return {}
 
 

@@ -10,6 +10,10 @@ TOLERANCE = 0.01
 """How far outside [0, 1] a share may be: tools round."""
 
 
+MAX_ID = 2**31
+"""Ids of classes are below it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """What a label file says.
@@ -54,7 +58,7 @@ def parse_labels(text: str, path: str) -> Labels:
                 f"{place}: {line.strip()[:60]!r} is not all numbers, with a point for "
                 "decimals."
             ) from None
-        if label != int(label) or label < 0:
+        if not (0 <= label < MAX_ID and label.is_integer()):
             raise ValueError(f"{place}: {words[0]!r} is no class id. Expected 0, 1...")
         _check_shares(values, words, place)
         ids.append(int(label))

@@ -12,6 +12,8 @@ from visionkit.data.headers import inspect_image
 from visionkit.data.image_header import BadImage
 from visionkit.data.sources.base import Skip, SourceInfo
 from visionkit.data.sources.classes import choose_classes, read_classes
+from visionkit.data.sources.coco_json import lookup
+from visionkit.data.sources.files import read_text
 from visionkit.data.sources.listing import list_images
 from visionkit.data.sources.objects import (
     ObjectSource,
@@ -111,7 +113,7 @@ class YoloTxt(ObjectSource):
     def _listed(self, entry: Path, base: Path) -> list[bytes]:
         """The images that a list file names, from `base` or from the file's folder."""
         tops = [ImagePaths(top) for top in dict.fromkeys((base, entry.parent))]
-        text = entry.read_text("utf-8-sig", errors="surrogateescape")
+        text = read_text(entry, errors="surrogateescape")
         paths = []
         for number, line in enumerate(text.splitlines(), 1):
             name = line.strip()
@@ -129,8 +131,7 @@ class YoloTxt(ObjectSource):
             if path is not None:
                 paths.append(path)
             else:
-                detail = f"no such file; {entry}, line {number}"
-                self.skipped.append(Skip(tops[0].join(name), "image.missing", detail))
+                self.skipped.append(tops[0].skip(name, f"{entry}, line {number}"))
         return paths
 
     def _objects(self, paths, labels: list[Labels], sizes, ids: dict[int, int], task):
@@ -146,11 +147,11 @@ class YoloTxt(ObjectSource):
                 f"{raw[np.isin(raw, unknown)][0]}. Expected one of the {len(ids)} ids "
                 f"that have a name; all that have none: {unknown}."
             )
-        known = np.array([ids.get(i, -1) for i in range(max(ids, default=-1) + 1)])
-        label = known[raw].astype(np.int32) if len(raw) else np.zeros(0, np.int32)
+        label = lookup(raw.tolist(), ids).astype(np.int32)
         scale = sizes[owners][:, ::-1].astype(np.float64)
-        centre, half = shares[:, :2] * scale, shares[:, 2:] * scale / 2
-        boxes = np.concatenate([centre - half, centre + half], axis=1)
+        with np.errstate(invalid="ignore"):  # what is infinite is remarked below
+            centre, half = shares[:, :2] * scale, shares[:, 2:] * scale / 2
+            boxes = np.concatenate([centre - half, centre + half], axis=1)
         keep = keep_finite(
             boxes,
             lambda i: os.fsdecode(label_path(paths[owners[i]])),
@@ -242,11 +243,12 @@ def _reader(exif: str):
 
     def read(path: bytes):
         label = label_path(path)
+        name = os.fsdecode(label)
         try:
-            with open(label, encoding="utf-8-sig", errors="replace") as file:
-                labels, has = parse_labels(file.read(), os.fsdecode(label)), True
+            text, has = read_text(Path(name), errors="replace"), True
         except FileNotFoundError:
-            labels, has = _NO_LABELS, False
+            text, has = "", False
+        labels = parse_labels(text, name)
         try:
             header = inspect_image(os.fsdecode(path))
         except BadImage:  # the pipeline reports it; its boxes have no pixels
