@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from visionkit.tasks.__main__ import main
+from visionkit.training.recipe import load_recipe
 
 RECIPE = """
 task: classification
@@ -128,8 +130,6 @@ def test_new_writes_a_recipe_that_loads(workspace, capsys, tmp_path):
     assert main(["new", "classification", "--data", str(workspace / "images")]) == 0
     file = tmp_path / "new.yaml"
     file.write_text(capsys.readouterr().out)
-    from visionkit.training.recipe import load_recipe
-
     recipe = load_recipe(file)
     assert recipe.data.root == str(workspace / "images")
 
@@ -140,6 +140,14 @@ def test_resume_refuses_another_recipe(workspace, capsys):
     assert status == 2
     error = capsys.readouterr().err
     assert "train.learning_rate" in error and "0.01" in error and "0.5" in error
+
+
+def test_force_resumes_with_another_recipe_but_not_without_resume(workspace, tmp_path):
+    run = str(shutil.copytree(workspace / "run", tmp_path / "run"))
+    assert main(["train", run, "--resume", "--force", "train.learning_rate=0.5"]) == 0
+    assert load_recipe(f"{run}/recipe.yaml").train.learning_rate == 0.5
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", run, "--force"])
 
 
 def test_a_second_run_does_not_overwrite(workspace, capsys):

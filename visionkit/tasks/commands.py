@@ -167,6 +167,7 @@ def train_command(arguments) -> None:
         overrides=arguments.overrides,
         out=arguments.out,
         resume=arguments.resume,
+        force=arguments.force,
     )
     console = make_console()
     console.print(_metricstable(f"{done.recipe.name}: best model", done.metrics))

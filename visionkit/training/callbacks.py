@@ -174,6 +174,7 @@ class EmaWeights(keras.callbacks.Callback):
     """
 
     order = -2
+    swaps_weights = True  # what is scored apart from Keras' losses asks for it
 
     def __init__(self):
         super().__init__()

@@ -11,6 +11,7 @@ from tiny_detectors import DETECTORS
 
 import visionkit as vk
 from visionkit.tasks.task import select_levels
+from visionkit.training.callbacks import EmaWeights
 
 SIZE = (64, 96)
 
@@ -50,6 +51,25 @@ def test_fit_logs_the_scores_for_callbacks_and_for_arrays(ssd, scenes):
     assert 0 <= history["val_map_50"][0] <= 1
     logs = ssd.evaluate(*arrays, batch_size=4, return_dict=True, verbose=0)
     assert np.isfinite(list(logs.values())).all()
+
+
+@pytest.mark.parametrize("callback", [EmaWeights, keras.callbacks.SwapEMAWeights])
+def test_the_averages_are_scored_where_a_callback_swaps_them_in(callback, monkeypatch):
+    model = DETECTORS["yolo"](SIZE)
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    scored = []
+
+    def score(batches):
+        scored.append([weight.numpy() for weight in model.trainable_weights])
+        return {}, 1
+
+    monkeypatch.setattr(model, "_score", score)
+    batch = drawn_batch()
+    data = tf.data.Dataset.from_tensors(batch).repeat(2)
+    model.fit(data, validation_data=data.take(1), callbacks=[callback()], verbose=0)
+    # At its end `fit` makes the averages the model's weights.
+    for seen, average in zip(scored[0], model.trainable_weights, strict=True):
+        np.testing.assert_allclose(seen, average.numpy(), rtol=1e-6)
 
 
 def test_data_that_are_read_once_get_no_scores(ssd, scenes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
@@ -198,7 +199,8 @@ class Detector(VisionTask):
                 stacklevel=2,
             )
         else:
-            scores, kwargs["steps"] = self._score(batches)
+            with _validation_weights(self, kwargs.get("callbacks")):
+                scores, kwargs["steps"] = self._score(batches)
             kwargs.pop("_use_cached_eval_dataset", None)  # it is read up to its end
         losses = super().evaluate(
             x, y, batch_size=batch_size, return_dict=True, **kwargs
@@ -262,3 +264,30 @@ def answer_size(backbone: keras.Model, preprocessing) -> tuple[int, int]:
             f"{backbone.input.shape} and no preprocessing"
         )
     return preprocessing.image_size
+
+
+@contextlib.contextmanager
+def _validation_weights(model: keras.Model, callbacks):
+    """Within it, the weights that callbacks give the model while it is validated.
+
+    Keras asks them for the losses alone.
+
+    Args:
+        model: What is validated.
+        callbacks: As for `evaluate`; those that swap weights are Keras' own and any
+            with `swaps_weights`.
+    """
+    found = [
+        callback
+        for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+        if isinstance(callback, keras.callbacks.SwapEMAWeights)
+        or getattr(callback, "swaps_weights", False)
+    ]
+    for callback in found:
+        callback.set_model(model)
+        callback.on_test_begin()
+    try:
+        yield
+    finally:
+        for callback in reversed(found):
+            callback.on_test_end()
