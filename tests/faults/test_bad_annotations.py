@@ -9,6 +9,7 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from broken_files import (
     SIZE,
@@ -26,6 +27,7 @@ from broken_files import (
 from memory import bounded_memory
 
 import visionkit
+from visionkit.data.image_header import BadImage
 from visionkit.data.pipeline import Order, make_dataset
 from visionkit.data.report import DataReport
 from visionkit.data.sources.coco import Coco
@@ -34,6 +36,11 @@ from visionkit.data.sources.detect import detect_source
 from visionkit.data.sources.image_folder import ImageFolder
 from visionkit.data.sources.instance_folder import InstanceFolder
 from visionkit.data.sources.mask_folder import MaskFolder
+from visionkit.data.sources.record_format import (
+    from_example,
+    parse_example,
+    to_example,
+)
 from visionkit.data.sources.records import Records, write_records
 from visionkit.data.sources.via import Via
 from visionkit.data.sources.voc import Voc
@@ -475,6 +482,23 @@ def test_records_that_do_not_fit_their_checksum_are_left_out(shards, order, tmp_
     assert len(details) == 2 and all(str(shard) in detail for detail in details)
     assert {int(re.search(r"Record (\d+)", d)[1]) for d in details} == damaged
     assert report.read == report.used + 2 == 6
+
+
+@pytest.mark.parametrize("missing", ["encoded", "boxes", "box_labels", "label"])
+def test_a_record_without_a_feature_is_one_without_an_image(missing):
+    import tensorflow as tf
+
+    boxes, labels = np.ones((2, 4), np.float32), np.zeros(2, np.int32)
+    record = {"encoded": b"x", "label": 1, "boxes": boxes, "box_labels": labels}
+    keys = tuple(record)
+    example = tf.train.Example.FromString(to_example(record, b"name"))
+    assert parse_example(example.SerializeToString(), keys)["encoded"] == b"x"
+    del example.features.feature[missing]
+    serialized = example.SerializeToString()
+    for broken in (serialized, serialized[:-3], b""):
+        with pytest.raises(BadImage, match=r"record.damaged: no record with encoded"):
+            from_example(broken, keys)
+    assert parse_example(serialized, keys)["encoded"] == b""
 
 
 INDICES = {

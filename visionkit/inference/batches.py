@@ -42,9 +42,10 @@ def prepared_batches(
 def _prepared(items: Sequence[Image], preprocessing: Preprocessing):
     """A data set of images of one kind, each prepared."""
     if isinstance(items[0], np.ndarray):
-        spec = tf.TensorSpec((None, None, preprocessing.channels), tf.uint8)
-        dataset = tf.data.Dataset.from_generator(lambda: items, output_signature=spec)
-        prepare = functools.partial(graph.prepare_image, preprocessing=preprocessing)
+        # Not `from_generator`: TensorFlow would keep it, and the images, for ever.
+        pixels, shapes = [i.tobytes() for i in items], [i.shape for i in items]
+        dataset = tf.data.Dataset.from_tensor_slices((pixels, shapes))
+        prepare = _prepare_pixels(preprocessing)
     else:
         paths = [os.fsencode(i) if is_file(i) else b"" for i in items]
         content = [i if isinstance(i, bytes) else b"" for i in items]
@@ -69,6 +70,20 @@ def decode_pixels(item: Image, preprocessing: Preprocessing) -> np.ndarray:
         original_size(item, preprocessing, valid=False)
         raise
     return image.numpy()
+
+
+@functools.cache
+def _prepare_pixels(preprocessing: Preprocessing):
+    """From the bytes of (H, W, C) uint8 pixels and their shape; traced once."""
+    signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((3,), tf.int32)]
+
+    @tf.function(input_signature=signature)
+    def prepare(pixels, shape):
+        image = tf.reshape(tf.io.decode_raw(pixels, tf.uint8), shape)
+        image = tf.ensure_shape(image, (None, None, preprocessing.channels))
+        return graph.prepare_image(image, preprocessing)
+
+    return prepare
 
 
 @functools.cache

@@ -30,6 +30,7 @@ class RecordFile:
         offsets: (N,) int64, where the framing of each record begins.
         lengths: (N,) int64, bytes of each record without its framing.
         indices: (N,) int64, the index of each record in the data set.
+        skip: Records of the file before the first of these.
     """
 
     path: str
@@ -37,6 +38,7 @@ class RecordFile:
     offsets: np.ndarray
     lengths: np.ndarray
     indices: np.ndarray
+    skip: int = 0
 
 
 class RecordFiles:
@@ -150,14 +152,25 @@ class RecordFiles:
 
         seed = tf.cast(seed, tf.int64)
         count = len(self.files)
+        paths = tf.constant([file.path for file in self.files])
+        skips = tf.constant([file.skip for file in self.files], tf.int64)
         edges = tf.constant(np.cumsum([0, *(len(f.indices) for f in self.files)]))
         indices = tf.constant(np.concatenate([file.indices for file in self.files]))
 
-        def indices_of(position):
+        def records_of(position):
             pair = tf.stack([seed, tf.constant(count, tf.int64)])
             file = tf.random.experimental.index_shuffle(position, pair, count - 1)
-            places = tf.data.Dataset.range(edges[file], edges[file + 1])
-            return places.map(lambda place: indices[place])
+            # The stream of a file ends at damage; what is behind is read one by one.
+            records = tf.data.TFRecordDataset(paths[file]).skip(skips[file])
+            rest = tf.data.Dataset.from_tensors(b"").repeat()
+            records = records.ignore_errors().concatenate(rest)
+            records = records.take(edges[file + 1] - edges[file])
+            return records.enumerate(edges[file]).map(indexed)
+
+        def indexed(place, record):
+            index = indices[place]
+            there = tf.strings.length(record) > 0
+            return index, tf.cond(there, lambda: record, lambda: read(index))
 
         def shuffle(number, window):
             index, records = window
@@ -169,8 +182,7 @@ class RecordFiles:
         # Not `Dataset.shuffle`: its order also depends on the global seed.
         return (
             tf.data.Dataset.range(count)
-            .interleave(indices_of, CYCLE, num_parallel_calls=CYCLE, deterministic=True)
-            .map(lambda index: (index, read(index)), CYCLE, deterministic=True)
+            .interleave(records_of, CYCLE, num_parallel_calls=CYCLE, deterministic=True)
             .batch(WINDOW)
             .enumerate()
             .map(shuffle)

@@ -162,6 +162,7 @@ def index_files(builder, split: str) -> RecordFiles:
                 offsets[here],
                 lengths[here],
                 np.arange(start, stop),
+                part.skip,
             )
         )
         start = stop
