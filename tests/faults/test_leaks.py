@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import textwrap
 
 import numpy as np
 import pytest
+
+import visionkit as vk
 
 # Tells what the process holds, in MiB and numbers; every child below begins with it.
 WATCH = """
@@ -120,6 +123,19 @@ def test_ten_thousand_predictions_take_no_more_than_the_first(tmp_path):
     print("MiB:", held[[4, 19, 49], 0], "threads, files:", held[-1, 1:])
     print("slope:", slope(held[10:, 0]), "MiB per 200")
     assert_flat(held, {(10, 50): 0.1})
+
+
+def test_a_prediction_leaves_nothing_behind(classifier):
+    images = [np.zeros((9, 12 + i, 3), np.uint8) for i in range(3)]
+
+    def objects(calls: int) -> int:
+        for _ in range(calls):
+            assert all(result.ok for result in vk.predict(classifier, images))
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = objects(calls=3)  # what is traced and cached is there now
+    assert objects(calls=10) - before < 10
 
 
 def test_the_detector_sees_a_leak(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import pytest
 
 import visionkit as vk
@@ -33,6 +34,7 @@ def run_folder(folder, **model):
 
 
 def test_a_deeplab_is_measured_at_a_finer_output_stride(tmp_path):
+    keras.utils.set_random_seed(0)  # another might answer one class everywhere
     backbone = {"backbone": "mobilenet_v1_025", "head_channels": 8}
     model = run_folder(tmp_path, name="deeplab_v3", **backbone)
     source = vk.build_source("digits", task="semantic_segmentation", **SPLIT)

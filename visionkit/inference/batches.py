@@ -42,7 +42,7 @@ def prepared_batches(
 def _prepared(items: Sequence[Image], preprocessing: Preprocessing):
     """A data set of images of one kind, each prepared."""
     if isinstance(items[0], np.ndarray):
-        # Not `from_generator`: TensorFlow would keep it, and the images, for ever.
+        # Not `from_generator`, whose Python functions TensorFlow keeps for ever.
         pixels, shapes = [i.tobytes() for i in items], [i.shape for i in items]
         dataset = tf.data.Dataset.from_tensor_slices((pixels, shapes))
         prepare = _prepare_pixels(preprocessing)

@@ -150,16 +150,20 @@ class Checkpointer(keras.callbacks.Callback):
         checkpoint = checkpoint or self.store.load()
         if checkpoint is None:
             return 0, 0
+        state = checkpoint.state
+        progress, extra, callbacks = (
+            state[key] for key in ("progress", "extra", "callbacks")
+        )
         arrays = dict(checkpoint.arrays)
         metrics = {k: arrays.pop(k) for k in list(arrays) if k.startswith("metrics/")}
         restore_model_state(model, arrays)
         self._metrics = metrics
         self.skipped = checkpoint.skipped
-        self.extra = checkpoint.state["extra"]
-        self.progress.load_state(checkpoint.state["progress"])
-        for key, state in checkpoint.state["callbacks"].items():
+        self.extra = extra
+        self.progress.load_state(progress)
+        for key, value in callbacks.items():
             if key in self.stateful:
-                self.stateful[key].load_state(state)
+                self.stateful[key].load_state(value)
         return self.progress.epoch, self.progress.step
 
     def save(self) -> Path:
