@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from visionkit._spelling import nearest
+from visionkit.data.sources.yaml_file import StrictLoader
 
 _MAX_BYTES = 1_000_000
 
@@ -71,28 +72,8 @@ def find_recipe(name: str | os.PathLike) -> Path:
     )
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """No aliases (they can expand without bound) and no key twice."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                "aliases (*name) are not allowed",
-                self.peek_event().start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+class _RecipeLoader(StrictLoader):
+    """As strict, and with numbers that YAML 1.1 takes for texts."""
 
 
 def read_yaml(path: Path) -> dict:
@@ -117,7 +98,7 @@ def read_yaml(path: Path) -> dict:
 
 
 # YAML 1.1 takes 1e-3 for a text; everybody means the number.
-_StrictLoader.add_implicit_resolver(
+_RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"),
     list("-+.0123456789"),
@@ -128,10 +109,10 @@ def parse_yaml(text: str):
     """The value that a YAML text spells, read strictly.
 
     Raises:
-        yaml.YAMLError: Not YAML, an alias, or a key twice.
+        yaml.YAMLError: Not YAML, an alias, a key twice, or nested too deep.
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_RecipeLoader)
     except (AttributeError, OverflowError, RecursionError, ValueError) as error:
         # Of a value that does not fit its tag, e.g. the date 2001-99-99.
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
