@@ -183,6 +183,7 @@ def _decoder():
     decode = tf.function(
         lambda encoded: tf.shape(decode_image(encoded)),
         input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
     ).get_concrete_function()
 
     def check(encoded: bytes) -> None:

@@ -115,11 +115,6 @@ def make_dataset(
         mixed = math.prod(mixer.images for mixer in stages["batch"])
         max_boxes = limit_boxes(source, max_boxes, report, mixed)
 
-    if order is None:
-        records = evaluation_records(source, report.bad_indices)
-    else:
-        records = training_records(source, order, batch_size, report.bad_indices)
-
     def finish(sample):
         sample = augment_and_resize(sample, preprocessing, transforms)
         target = make_target(sample, task, max_boxes, with_ids)
@@ -130,20 +125,33 @@ def make_dataset(
         proposals = pad_proposals(map_proposals(sample), max_proposals)
         return {"images": sample["images"], "proposals": proposals}, simplify(target)
 
-    read = _reader(source, preprocessing, stages["decode"], max_proposals is not None)
-    dataset = read_samples(records, read, report)
-    for group in stages["pool"]:
-        dataset = _run_in_pool(dataset, source, group, report)
-    dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=order is not None)
-    steps = steps_per_epoch(source, batch_size)
-    if stages["batch"]:
-        dataset = mix_batches(
-            dataset, stages["batch"], order, steps, source.info.num_classes
-        ).map(lambda images, target: (images, simplify(target)))
-    for multi_scale in stages["size"]:
-        dataset = resize_batches(dataset, multi_scale, order, steps)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    # No Python branch or loop of ours depends on a tensor. AutoGraph would convert all
+    # the same, and what is called while it traces (a source that parses its files or
+    # draws its scenes) would run several times slower.
+    @tf.autograph.experimental.do_not_convert
+    def batches():
+        if order is None:
+            records = evaluation_records(source, report.bad_indices)
+        else:
+            records = training_records(source, order, batch_size, report.bad_indices)
+        read = _reader(
+            source, preprocessing, stages["decode"], max_proposals is not None
+        )
+        dataset = read_samples(records, read, report)
+        for group in stages["pool"]:
+            dataset = _run_in_pool(dataset, source, group, report)
+        dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
+        dataset = dataset.batch(batch_size, drop_remainder=order is not None)
+        steps = steps_per_epoch(source, batch_size)
+        if stages["batch"]:
+            dataset = mix_batches(
+                dataset, stages["batch"], order, steps, source.info.num_classes
+            ).map(lambda images, target: (images, simplify(target)))
+        for multi_scale in stages["size"]:
+            dataset = resize_batches(dataset, multi_scale, order, steps)
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    return batches()
 
 
 def _reader(source: Source, preprocessing, crops, proposals: bool):

@@ -28,6 +28,7 @@ MIN_CUT = 0.01
 """Pixels by which an edge of a box has to move, or it was not cut but rounded."""
 
 
+@tf.autograph.experimental.do_not_convert
 def count_boxes(source: Source):
     """(len,) int32, the number of boxes of each record; None if it has no boxes."""
     records = source.raw_dataset()

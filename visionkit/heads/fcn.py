@@ -144,3 +144,32 @@ class FCNHead(layers.Layer):
             "dropout": self.dropout_rate,
             "learn_upsampling": self.learn_upsampling,
         }
+
+
+def auxiliary_scores(features, num_classes: int, dropout: float = 0.1):
+    """Scores of one level by a head of its own, for an auxiliary loss.
+
+    A 3x3 convolution with a quarter of the level's channels, batch normalisation, ReLU,
+    dropout, and a 1x1 convolution: torchvision's auxiliary head (2,365,205 parameters
+    on 1,024 channels for 21 classes).
+
+    Args:
+        features: (B, h, w, C) symbolic.
+        num_classes: Channels of the scores.
+        dropout: Share of the features dropped in training.
+
+    Returns:
+        (B, h, w, num_classes) float32.
+    """
+    x = layers.Conv2D(
+        features.shape[-1] // 4,
+        3,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name="auxiliary_conv",
+    )(features)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="auxiliary_norm")(x)
+    x = layers.Activation("relu", name="auxiliary_relu")(x)
+    x = layers.Dropout(dropout, name="auxiliary_dropout")(x)
+    return layers.Conv2D(num_classes, 1, dtype="float32", name="auxiliary_score")(x)

@@ -77,7 +77,7 @@ def _prepare_pixels(preprocessing: Preprocessing):
     """From the bytes of (H, W, C) uint8 pixels and their shape; traced once."""
     signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((3,), tf.int32)]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def prepare(pixels, shape):
         image = tf.reshape(tf.io.decode_raw(pixels, tf.uint8), shape)
         image = tf.ensure_shape(image, (None, None, preprocessing.channels))
@@ -90,7 +90,7 @@ def _prepare_pixels(preprocessing: Preprocessing):
 def _prepare_file(preprocessing: Preprocessing):
     """From a path or, where that is empty, from encoded bytes; traced once."""
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)] * 2)
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)] * 2, autograph=False)
     def prepare(path, encoded):
         has_path = tf.strings.length(path) > 0
         encoded = tf.cond(has_path, lambda: tf.io.read_file(path), lambda: encoded)

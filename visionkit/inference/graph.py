@@ -82,6 +82,7 @@ def prepared_spec(preprocessing: Preprocessing) -> dict:
     }
 
 
+@tf.autograph.experimental.do_not_convert
 def tolerant_map(dataset, prepare, preprocessing: Preprocessing):
     """`dataset.map(prepare)` in parallel and in order, past images that fail.
 
@@ -244,14 +245,14 @@ def original_logits(outputs: dict, prepared: dict) -> dict:
     return {"logits": found, "image_size": sizes}
 
 
-@tf.function
+@tf.function(autograph=False)
 def _padded_classes(logits, placements, sizes):
     spec = tf.TensorSpec((None, None), tf.uint8)
     rows = logits, placements, sizes
     return _pad_to_largest(classes_to_original, rows, spec, VOID_CLASS)
 
 
-@tf.function
+@tf.function(autograph=False)
 def _padded_logits(logits, placements, sizes):
     spec = tf.TensorSpec((None, None, logits.shape[-1]), tf.float32)
     return _pad_to_largest(logits_to_original, (logits, placements, sizes), spec, 0)

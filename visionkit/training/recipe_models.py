@@ -132,7 +132,14 @@ class MaskRCNNRecipe(FasterRCNNRecipe):
     mask: Component = None
 
 
-class FCNRecipe(ModelRecipe):
+class SegmenterRecipe(ModelRecipe):
+    """What every segmenter has."""
+
+    auxiliary_level: str | None = None
+    auxiliary_weight: pydantic.PositiveFloat = 0.4
+
+
+class FCNRecipe(SegmenterRecipe):
     """`FCN`."""
 
     name: Literal["fcn"]
@@ -142,7 +149,7 @@ class FCNRecipe(ModelRecipe):
     learn_upsampling: bool = True
 
 
-class UNetRecipe(ModelRecipe):
+class UNetRecipe(SegmenterRecipe):
     """`UNet`; `unet_16` and the like are backbones."""
 
     name: Literal["unet"]
@@ -151,7 +158,7 @@ class UNetRecipe(ModelRecipe):
     norm: bool | None = None
 
 
-class DeepLabRecipe(ModelRecipe):
+class DeepLabRecipe(SegmenterRecipe):
     """`DeepLabV3` and `DeepLabV3Plus`; `norm_momentum` is for the head too."""
 
     name: Literal["deeplab_v3", "deeplab_v3_plus"]

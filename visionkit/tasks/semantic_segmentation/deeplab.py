@@ -57,6 +57,7 @@ class DeepLabV3(Segmenter):
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model; default that of the network.
+        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     default_name = "deeplab_v3"
@@ -103,6 +104,7 @@ class DeepLabV3(Segmenter):
         super().__init__(
             images,
             outputs,
+            pyramid,
             num_classes=num_classes,
             components={
                 "rates": rates and list(rates),

@@ -47,6 +47,7 @@ class FCN(Segmenter):
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model.
+        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class FCN(Segmenter):
         super().__init__(
             images,
             CropLike(name="logits")(logits, images),
+            pyramid,
             backbone=backbone,
             num_classes=num_classes,
             components={

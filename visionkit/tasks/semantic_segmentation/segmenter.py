@@ -5,15 +5,23 @@ from __future__ import annotations
 import keras
 
 from visionkit.backbones import CLASSIFICATION_ONLY
+from visionkit.heads.fcn import auxiliary_scores
 from visionkit.losses.pixels import PixelCrossentropy
 from visionkit.metrics.pixels import MeanIoU, PixelAccuracy
+from visionkit.ops.resize import ResizeLike
 from visionkit.postprocess import PixelClasses
+from visionkit.tasks.auxiliary import AuxiliaryTraining
 from visionkit.tasks.scoring import SegmentationScorer
-from visionkit.tasks.task import VisionTask, check_class_names, default_preprocessing
+from visionkit.tasks.task import (
+    VisionTask,
+    check_class_names,
+    default_preprocessing,
+    select_levels,
+)
 from visionkit.types import VOID_CLASS
 
 
-class Segmenter(VisionTask):
+class Segmenter(AuxiliaryTraining, VisionTask):
     """A `VisionTask` from images to a class for each pixel.
 
     Input: images (B, h, w, C), any number type, RGB 0..255; normalisation is the
@@ -29,11 +37,16 @@ class Segmenter(VisionTask):
     Args:
         images: The graph's input.
         outputs: Its logits.
+        pyramid: The backbone's levels in this graph.
         num_classes: Number of classes.
         components: The constructor's further arguments, for its config.
         class_names: Names in label order; default "0", "1", ...
         backbone: A `keras.Model`.
         preprocessing: `Preprocessing` for files; default "letterbox".
+        auxiliary_level: Level such as "P4" on which training puts an auxiliary FCN
+            head (`auxiliary_scores`), which nothing else runs; None for none. It
+            teaches the backbone past a decoder that knows nothing yet.
+        auxiliary_weight: Of its loss; 0.4 is MMSegmentation's, torchvision has 0.5.
         **kwargs: As for `VisionTask`.
 
     Attributes:
@@ -47,12 +60,15 @@ class Segmenter(VisionTask):
         self,
         images,
         outputs,
+        pyramid: dict,
         *,
         num_classes: int,
         components: dict | None = None,
         class_names=None,
         backbone: keras.Model,
         preprocessing=None,
+        auxiliary_level: str | None = None,
+        auxiliary_weight: float = 0.4,
         **kwargs,
     ):
         if backbone.name in CLASSIFICATION_ONLY:
@@ -71,6 +87,14 @@ class Segmenter(VisionTask):
         )
         self.num_classes = num_classes
         self._components = components or {}
+        self.auxiliary_level = auxiliary_level
+        self.auxiliary_weight = auxiliary_weight
+        if auxiliary_level is not None:
+            features = select_levels(pyramid, [auxiliary_level])[auxiliary_level]
+            scores = auxiliary_scores(features, num_classes)
+            scores = ResizeLike(name="auxiliary")(scores, images)
+            graph = {"logits": self.output, "auxiliary": scores}
+            self.auxiliary = keras.Model(self.input, graph, name="with_auxiliary")
 
     def compile(self, optimizer="adamw", loss=None, metrics=None, **kwargs):
         """Compile; what is left out gets a sensible default.
@@ -95,7 +119,12 @@ class Segmenter(VisionTask):
         return SegmentationScorer(self.class_names, self.preprocessing, source)
 
     def _init_config(self):
-        return {"num_classes": self.num_classes, **self._components}
+        return {
+            "num_classes": self.num_classes,
+            "auxiliary_level": self.auxiliary_level,
+            "auxiliary_weight": self.auxiliary_weight,
+            **self._components,
+        }
 
 
 def check_pixel_classes(num_classes: int, class_names=None) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class UNet(Segmenter):
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model.
+        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     def __init__(
@@ -66,6 +67,11 @@ class UNet(Segmenter):
         if padding not in PADDINGS:
             raise ValueError(
                 f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}"
+            )
+        if padding == "valid" and kwargs.get("auxiliary_level"):
+            raise ValueError(
+                "With padding='valid' the levels are larger than the image, so none "
+                "can have an auxiliary head. Use padding='same'."
             )
         check_levels(backbone.output)
         if padding == "valid":
@@ -91,6 +97,7 @@ class UNet(Segmenter):
         super().__init__(
             images,
             CropLike(name="logits")(head(pyramid), images),
+            pyramid,
             backbone=backbone,
             num_classes=num_classes,
             components={"padding": padding, "width": width, "norm": norm},
