@@ -30,7 +30,7 @@ demo: $(STAMP)
 
 ## test: the default suite, a file at a time in each of two processes
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 ## test-slow: cross products over all backbones and long runs
 test-slow: $(STAMP)

@@ -1,4 +1,6 @@
+import gc
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -6,9 +8,26 @@ import pytest
 _LONGEST = ("test_notebooks.py", "test_run.py")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest files first: no process shall wait for another's at the end."""
+    """The longest files first: no process shall wait for another's at the end.
+
+    A file's tests stay together, for their fixtures; notebooks have none.
+    """
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+    for item in items:
+        alone = item.path.name == "test_notebooks.py"
+        group = item.nodeid if alone else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory():
+    """Models and traced graphs of one file do not add up with those of the next."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session(free_memory=False)
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

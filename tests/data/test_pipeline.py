@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import traceback
 
 import keras
 import numpy as np
@@ -42,6 +43,20 @@ def assert_same(batches, others):
     for batch, other in zip(batches, others, strict=True):
         for a, b in zip(batch, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("order", [None, START], ids=["evaluation", "training"])
+def test_sources_are_read_as_plain_python(order, monkeypatch):
+    """AutoGraph would convert what runs while a pipeline is traced, and slow it."""
+    callers = set()
+
+    def record(source, index):
+        callers.update(frame.filename for frame in traceback.extract_stack())
+        return source.records[index]
+
+    monkeypatch.setattr(MemorySource, "record", record)
+    make_dataset(classification_source(4), INPUT, 2, order=order)
+    assert callers and not [f for f in callers if "autograph_generated" in f]
 
 
 def test_evaluation_reads_each_record_once_in_order():
