@@ -133,6 +133,19 @@ def test_a_bomb_is_refused_before_it_is_unpacked(bomb, tmp_path):
     assert caught.value.rule == rule
 
 
+def test_a_jpeg_of_endless_scans_is_left_out_undecoded(tmp_path):
+    """Each scan is a pass over the whole image: 100,000 of them take hours."""
+    source = image_folder(tmp_path, [*GOOD, "scans.jpg"])
+    name = next(tmp_path.rglob("scans.jpg"))
+    plain = encode(picture(*SIZE), "JPEG")
+    scan = plain[plain.rindex(b"\xff\xda") : -2]
+    name.write_bytes(plain[:-2] + scan * 100_000 + plain[-2:])
+    report = DataReport(source, max_bad=1)
+    for images, _ in make_dataset(source, Preprocessing(SIZE), 3, report=report):
+        assert images.shape == (3, *SIZE, 3)
+    assert rules_of(report) == {"scans.jpg": "image.corrupt"}
+
+
 def test_of_many_pictures_only_the_first_is_unpacked():
     """A decoder unpacks all pictures of a GIF, whatever it then returns."""
     frames = gif((64, 48), (64, 48), *[(4000, 4000)] * 40)

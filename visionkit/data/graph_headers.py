@@ -13,6 +13,11 @@ from visionkit.data.lazy import tf
 
 GIF_BLOCKS = 1000  # before the first picture of a GIF; files have one to three
 
+MAX_SCANS = 64
+"""Scans of a JPEG that are decoded; a progressive one has about 10."""
+
+_SCAN = b"\xff\xda\x00"  # where one begins; its header is shorter than 256 bytes
+
 HEAD_BYTES = 32  # all sizes but JPEG's stand in the first 30 bytes
 
 
@@ -30,7 +35,8 @@ def check_header(encoded):
 
     Raises:
         InvalidArgumentError: Empty, not an image, larger than `MAX_PIXELS` or
-            `MAX_SIDE`, smaller than `MIN_SIDE`, a damaged GIF or an animated WebP.
+            `MAX_SIDE`, smaller than `MIN_SIDE`, a JPEG of more than `MAX_SCANS`, a
+            damaged GIF or an animated WebP.
             The text begins with the rule, as `headers.inspect_image` names it.
     """
     head = read_head(encoded)
@@ -58,6 +64,8 @@ def check_header(encoded):
         height,
         width,
     )
+    text = f"image.corrupt: a JPEG of more than {MAX_SCANS} scans"
+    encoded = require(_has_few_scans(encoded) | ~flags[0], encoded, text)
     moving = flags[5] & (head[15] == ord("X")) & (head[20] & 2 > 0)
     text = "image.format: an animated WebP is not supported"
     encoded = require(~moving, encoded, text)
@@ -65,6 +73,16 @@ def check_header(encoded):
     return tf.cond(
         is_gif, lambda: _first_picture(encoded, height, width), lambda: encoded
     )
+
+
+def _has_few_scans(encoded):
+    """() bool, at most `MAX_SCANS` if it is a JPEG.
+
+    Each scan is a pass over the whole image and can have 30 bytes: without a bound a
+    file of a photograph's size is decoded for hours, and nothing can stop that.
+    """
+    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=_SCAN, maxsplit=MAX_SCANS + 1)
+    return tf.size(parts.values) - 1 <= MAX_SCANS
 
 
 def _first_picture(encoded, height, width):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from visionkit.data.decode import decode_image
-from visionkit.data.graph_headers import format_flags, read_head, require
 from visionkit.data.resize import (
     boxes_to_original,
     classes_to_original,
@@ -20,11 +19,6 @@ from visionkit.data.resize import (
     resize_image,
 )
 from visionkit.types import VOID_CLASS, Preprocessing
-
-MAX_SCANS = 64
-"""Scans of a JPEG that are decoded; a progressive one has about 10."""
-
-_SCAN = b"\xff\xda\x00"  # where one begins; its header is shorter than 256 bytes
 
 
 def prepare_image(image, preprocessing: Preprocessing) -> dict:
@@ -54,22 +48,8 @@ def prepare_encoded(encoded, preprocessing: Preprocessing) -> dict:
     Limits are checked in the header before anything is decoded; a broken or oversized
     image raises `tf.errors.InvalidArgumentError`.
     """
-    encoded = _check_scans(encoded)
     image = decode_image(encoded, preprocessing.channels, preprocessing.exif)
     return prepare_image(image, preprocessing)
-
-
-def _check_scans(encoded):
-    """The same bytes, unless they are a JPEG of too many scans.
-
-    Each scan is a pass over all of the image and can have 30 bytes: without a bound a
-    file of a photograph's size is decoded for hours, and nothing can stop that.
-    """
-    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=_SCAN, maxsplit=MAX_SCANS + 1)
-    few = tf.size(parts.values) - 1 <= MAX_SCANS
-    jpeg = format_flags(read_head(encoded))[0]
-    text = f"image.corrupt: a JPEG of more than {MAX_SCANS} scans"
-    return require(few | ~jpeg, encoded, text)
 
 
 def prepared_spec(preprocessing: Preprocessing) -> dict:
