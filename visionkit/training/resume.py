@@ -167,8 +167,11 @@ class Checkpointer(keras.callbacks.Callback):
         return self.progress.epoch, self.progress.step
 
     def save(self) -> Path:
-        """Save now; the path of the checkpoint, also when it is there already."""
-        if self._saved == self.progress.state():
+        """Save now; the path of the checkpoint, also when it is there already.
+
+        Where the store is another process's, nothing is saved.
+        """
+        if self._saved == self.progress.state() or not self.store.writable:
             return self.store.latest()
         return self._commit(*self._capture())
 
@@ -181,7 +184,7 @@ class Checkpointer(keras.callbacks.Callback):
         return self._commit(*self.before_last)
 
     def _keep_before_last(self) -> None:
-        if self.progress.step + 1 == self.params["steps"]:
+        if self.store.writable and self.progress.step + 1 == self.params["steps"]:
             self.before_last = self._capture()
 
     def _capture(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:
