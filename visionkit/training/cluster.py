@@ -16,7 +16,7 @@ import signal
 import keras
 import numpy as np
 
-from visionkit.training.interrupts import Interrupts
+from visionkit.training.interrupts import Interrupts, TrainingInterrupted
 from visionkit.training.recipe_files import RecipeError
 from visionkit.training.recipe_sections import ClusterRecipe, Recipe
 
@@ -179,9 +179,9 @@ def _coordinator(addresses, count: int) -> str:
 def joined(cluster: Cluster, recipe: Recipe):
     """Within it Keras divides every batch among all devices of all processes.
 
-    The processes wait for each other at its begin, and at its end. When an error leaves
-    it they do not: who waits for a process that is gone ends with an error by itself.
-    A process can be part of one such training, the first thing that it does on JAX.
+    The processes wait for each other at its begin, and at its end, also where all were
+    interrupted. When another error leaves it they do not: who waits for a process that
+    is gone ends by itself. A process can be part of one such training, the first thing that it does on JAX.
 
     Args:
         cluster: What `find_cluster` has found.
@@ -213,9 +213,20 @@ def joined(cluster: Cluster, recipe: Recipe):
         )
     # The pipeline reads each process's own rows.
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
-    with distribution.scope():
-        yield
+    try:
+        with distribution.scope():
+            yield
+    except TrainingInterrupted:
+        _leave(cluster)
+        raise
+    _leave(cluster)
+
+
+def _leave(cluster: Cluster) -> None:
+    """Wait for the others, who may be waiting for the writer's last checkpoint."""
     if cluster.processes > 1:
+        import jax
+
         cluster.exchange("done")
         jax.distributed.shutdown()
 
