@@ -181,7 +181,8 @@ def joined(cluster: Cluster, recipe: Recipe):
 
     The processes wait for each other at its begin, and at its end, also where all were
     interrupted. When another error leaves it they do not: who waits for a process that
-    is gone ends by itself. A process can be part of one such training, the first thing that it does on JAX.
+    is gone ends by itself. A process can be part of one such training, which must be
+    the first thing that it does on JAX.
 
     Args:
         cluster: What `find_cluster` has found.

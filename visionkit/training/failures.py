@@ -72,9 +72,9 @@ def _meaning(error: Exception, session) -> Exception | None:
     if session.cluster.processes > 1 and _LOST.search(text):
         return ProcessLostError(
             f"Process {session.cluster.process} of {session.cluster.processes} cannot "
-            "reach another one, which has ended or is cut off. Its own output says why. "
-            "Start all of them again with --resume: they go on from the last checkpoint "
-            f"in {session.folder}."
+            "reach another one, which has ended or is cut off; its own output says "
+            "why. Start all of them again with --resume: they go on from the last "
+            f"checkpoint in {session.folder}."
         )
     if _NO_SPACE.search(text):
         return OSError(f"No space to write in {session.folder}: {_plain(text)}")
