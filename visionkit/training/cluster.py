@@ -236,7 +236,8 @@ def _hide_gpus_from_tensorflow() -> None:
     """TensorFlow only reads data here, and would take the memory of every GPU."""
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")
+    with contextlib.suppress(RuntimeError):  # it has begun, and has what it took
+        tf.config.set_visible_devices([], "GPU")
 
 
 class Agreement(keras.callbacks.Callback):
