@@ -105,9 +105,8 @@ class VisionTask(keras.Model):
 
     def predict_on_batch(self, x):
         """Answers for one batch (B, h, w, C) 0..255, as a dict of NumPy arrays."""
-        if (
-            keras.backend.backend() != "tensorflow"
-        ):  # which alone takes tf.data's tensors
+        # Only Keras' TensorFlow backend takes the tensors of a tf.data set here.
+        if keras.backend.backend() != "tensorflow":
             x = keras.tree.map_structure(np.asarray, x)
         return self.predictor.predict_on_batch(x)
 
