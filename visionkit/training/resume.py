@@ -169,9 +169,11 @@ class Checkpointer(keras.callbacks.Callback):
     def save(self) -> Path:
         """Save now; the path of the checkpoint, also when it is there already.
 
-        Where the store is another process's, nothing is saved.
+        Where the store is another process's, nothing is saved; the path is its folder.
         """
-        if self._saved == self.progress.state() or not self.store.writable:
+        if not self.store.writable:
+            return self.store.folder
+        if self._saved == self.progress.state():
             return self.store.latest()
         return self._commit(*self._capture())
 
