@@ -22,12 +22,7 @@ from visionkit.training.build import (
     compile_model,
     weigh_pixels,
 )
-from visionkit.training.callbacks import (
-    BestModel,
-    Checkpointer,
-    History,
-    Interrupts,
-)
+from visionkit.training.callbacks import BestModel, Checkpointer, History, Interrupts
 from visionkit.training.checkpoint import CheckpointStore
 from visionkit.training.cluster import Cluster, Preemption
 from visionkit.training.distribution import device_scope
@@ -293,10 +288,10 @@ class TrainingSession:
 
     def describe(self, epoch: int, step: int) -> None:
         """Say what is about to be trained, and write `environment.json`."""
-        environment = describe_environment()
-        environment["processes"] = self.cluster.processes
         if not self.cluster.writes:
             return
+        environment = describe_environment()
+        environment["processes"] = self.cluster.processes
         atomic_write_json(self.folder / "environment.json", environment)
         table = summary_table(self, environment)
         if epoch or step:
