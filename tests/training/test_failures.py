@@ -5,9 +5,11 @@ import types
 import pytest
 import tensorflow as tf
 
+from visionkit.training.cluster import Cluster
 from visionkit.training.failures import (
     DataPipelineError,
     OutOfMemoryError,
+    ProcessLostError,
     explained,
 )
 from visionkit.training.recipe import load_recipe
@@ -16,7 +18,10 @@ from visionkit.training.recipe import load_recipe
 @pytest.fixture(scope="module")
 def session():
     recipe = load_recipe("digits_lenet5", ["data.batch_size=7"])
-    return types.SimpleNamespace(phases=[recipe], phase=0, folder="runs/it")
+    cluster = Cluster(process=1, processes=2)
+    return types.SimpleNamespace(
+        phases=[recipe], phase=0, folder="runs/it", cluster=cluster
+    )
 
 
 def raise_in_pipeline():
@@ -42,6 +47,11 @@ def fill_the_disk(path="/dev/full"):
     tf.io.write_file(path, "x" * 100_000)
 
 
+def lose_a_process():
+    kind = type("JaxRuntimeError", (RuntimeError,), {"__module__": "jax.errors"})
+    raise kind("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+
+
 def fail():
     raise ArithmeticError("a mistake of ours")
 
@@ -57,6 +67,7 @@ def fail():
         ),
         (run_out_of_heap, OutOfMemoryError, "runs/it are as they were"),
         (fill_the_disk, OSError, "No space to write in runs/it: .*/dev/full"),
+        (lose_a_process, ProcessLostError, "Process 1 of 2 .*--resume.*runs/it"),
         (fail, ArithmeticError, "a mistake of ours"),
     ],
 )

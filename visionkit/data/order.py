@@ -3,7 +3,8 @@
 Training reads an endless stream, one permutation of all usable records after another.
 Permutation number `epoch` depends on (seed, epoch), a record's random transforms on
 (seed, epoch, index). Batches are cut from the stream as it comes, so nothing is dropped
-at the end of an epoch, and any position can be gone to directly.
+at the end of an epoch, and any position can be gone to directly. Of several processes
+each takes its own rows of the same batches.
 """
 
 from __future__ import annotations
@@ -26,12 +27,42 @@ class Order:
         start_epoch: Epochs that are done.
         start_step: Steps of the epoch `start_epoch` that are done.
         epochs: Of the whole training; only `off_last_epochs` of a transform needs it.
+        share: Which rows of each batch to read, of `shares` equal ones, from 0.
+        shares: Processes that read the same batches together.
+
+    Raises:
+        ValueError: There is no such share.
     """
 
     seed: int
     start_epoch: int = 0
     start_step: int = 0
     epochs: int | None = None
+    share: int = 0
+    shares: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.share < self.shares:
+            raise ValueError(
+                "`share` must be at least 0 and less than `shares`. Received: "
+                f"share={self.share}, shares={self.shares}"
+            )
+
+    def rows(self, batch_size: int) -> int:
+        """Rows of a batch that are read here.
+
+        Args:
+            batch_size: Records per step, of all shares together.
+
+        Raises:
+            ValueError: They cannot be divided equally.
+        """
+        if batch_size % self.shares:
+            raise ValueError(
+                "`batch_size` must be a multiple of `shares`. Received: "
+                f"batch_size={batch_size}, shares={self.shares}"
+            )
+        return batch_size // self.shares
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
@@ -48,17 +79,19 @@ def training_records(source: Source, order: Order, batch_size: int, bad=()):
     Args:
         source: Where the records are.
         order: Seed and place.
-        batch_size: Records per step.
+        batch_size: Records per step, of all shares together.
         bad: Indices in `source.origin` known to be unreadable. They are left out
             before positions are counted, so a resumed stream goes on as the first run
             would have.
 
     Returns:
-        A `tf.data.Dataset` of `Source.raw_dataset`'s dicts with "seed" (2,) int64.
+        A `tf.data.Dataset` of `Source.raw_dataset`'s dicts with "seed" (2,) int64; of
+        each step only the rows of the order's share.
 
     Raises:
-        ValueError: No record is usable.
+        ValueError: No record is usable, or a batch cannot be divided among the shares.
     """
+    rows = order.rows(batch_size)
     usable = len(source) - int(np.isin(source.origin_indices(), bad).sum())
     if usable < 1:
         raise ValueError(
@@ -78,7 +111,15 @@ def training_records(source: Source, order: Order, batch_size: int, bad=()):
         return without(source.raw_dataset(seed=shuffle), bad).map(with_seed)
 
     epochs = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-    return epochs.flat_map(one_pass).skip(done)
+    records = epochs.flat_map(one_pass).skip(done)
+    if order.shares == 1:
+        return records
+    # A step is `shares` groups of `rows` records; here, before anything is decoded, the
+    # other processes' groups are left out.
+    own = records.enumerate().filter(
+        lambda place, _: place // rows % order.shares == order.share
+    )
+    return own.map(lambda _, record: record)
 
 
 def evaluation_records(source: Source, bad=()):

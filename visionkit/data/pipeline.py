@@ -65,7 +65,8 @@ def make_dataset(
     Args:
         source: Records and task.
         preprocessing: How an image becomes the model's input.
-        batch_size: Images per batch.
+        batch_size: Images per batch; of all shares together where `order` has several,
+            and the batches here are smaller accordingly.
         transforms: Augmentations, as `transforms.build_transforms` makes them.
         order: For training: an endless stream with a static batch size, see
             `steps_per_epoch`. None for evaluation: each record once, in order, the
@@ -141,7 +142,8 @@ def make_dataset(
         for group in stages["pool"]:
             dataset = _run_in_pool(dataset, source, group, report)
         dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
-        dataset = dataset.batch(batch_size, drop_remainder=order is not None)
+        rows = batch_size if order is None else order.rows(batch_size)
+        dataset = dataset.batch(rows, drop_remainder=order is not None)
         steps = steps_per_epoch(source, batch_size)
         if stages["batch"]:
             dataset = mix_batches(

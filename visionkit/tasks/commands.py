@@ -169,6 +169,8 @@ def train_command(arguments) -> None:
         resume=arguments.resume,
         force=arguments.force,
     )
+    if not done.metrics:  # another process of the cluster tells
+        return
     console = make_console()
     console.print(_metricstable(f"{done.recipe.name}: best model", done.metrics))
     console.print(f"pictures  {done.folder / 'figures'}")

@@ -8,7 +8,9 @@ import re
 import warnings
 
 import keras
+import numpy as np
 
+from visionkit.tasks.first_device import on_first_device
 from visionkit.types import Preprocessing
 
 # Keras says so of every tf.data set that is given to `fit` with its own defaults.
@@ -86,12 +88,16 @@ class VisionTask(keras.Model):
         return self.predictor.predict(x, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """As `keras.Model.evaluate`; a mirrored model is measured on its first device.
+        """As `keras.Model.evaluate`; a divided model is measured on its first device.
 
         Divided among devices, a last batch that is not full leaves some without any
-        image, which Keras and TensorFlow do not survive.
+        image, which Keras, TensorFlow and JAX do not survive.
         """
-        with _on_first_device(self, kwargs), warnings.catch_warnings():
+        with (
+            _unmirrored(self, kwargs),
+            on_first_device(self),
+            warnings.catch_warnings(),
+        ):
             # An unreadable file makes the number of batches unknown beforehand, and
             # Keras takes the end of such data for an accident.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -99,6 +105,9 @@ class VisionTask(keras.Model):
 
     def predict_on_batch(self, x):
         """Answers for one batch (B, h, w, C) 0..255, as a dict of NumPy arrays."""
+        # Only Keras' TensorFlow backend takes the tensors of a tf.data set here.
+        if keras.backend.backend() != "tensorflow":
+            x = keras.tree.map_structure(np.asarray, x)
         return self.predictor.predict_on_batch(x)
 
     def _init_config(self) -> dict:
@@ -141,7 +150,7 @@ def _serialize(value):
 
 
 @contextlib.contextmanager
-def _on_first_device(model, kwargs: dict):
+def _unmirrored(model, kwargs: dict):
     """Within the block a model built under a `tf.distribute` strategy has none."""
     strategy = getattr(model, "_distribute_strategy", None)
     if strategy is None:

@@ -64,7 +64,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     Args:
         describe_batch: (epoch, step), both from 0, to the names of the batch's records.
-        report_path: JSON file that says what happened, written before the error.
+        report_path: JSON file that says what happened, written before the error; None
+            where another process writes it.
         checkpointer: Knows the position and the last checkpoint.
     """
 
@@ -73,12 +74,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
     def __init__(
         self,
         describe_batch: Callable[[int, int], list[str]],
-        report_path: str | os.PathLike,
+        report_path: str | os.PathLike | None,
         checkpointer: Checkpointer,
     ):
         super().__init__()
         self.describe_batch = describe_batch
-        self.report_path = Path(report_path)
+        self.report_path = report_path and Path(report_path)
         self.checkpointer = checkpointer
         self._losses: collections.deque = collections.deque(maxlen=_LOSSES_KEPT)
 
@@ -103,7 +104,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
             "mean_losses": [str(value) for value in self._losses],
             "checkpoint": latest and str(latest),
         }
-        atomic_write_json(self.report_path, report)
+        if self.report_path:
+            atomic_write_json(self.report_path, report)
         names = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
         raise NonFiniteLossError(
             f"The loss is {loss} after batch {step + 1} of epoch {epoch + 1} "
@@ -122,16 +124,17 @@ class History(keras.callbacks.Callback):
     it trains again. The file is whole at every moment.
 
     Args:
-        path: The file. An epoch's columns are `epoch` (from 1), `phase`,
-            `learning_rate` (of the next batch), `seconds` and the logs.
+        path: The file; None where another process writes it. An epoch's columns are
+            `epoch` (from 1), `phase`, `learning_rate` (of the next batch), `seconds`
+            and the logs.
 
     Attributes:
         phase: The present phase of the training, from 1.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike | None):
         super().__init__()
-        self.path = Path(path)
+        self.path = path and Path(path)
         self.phase = 1
         self.rows: list[dict[str, float]] = []
         self._start = 0.0
@@ -149,6 +152,8 @@ class History(keras.callbacks.Callback):
             "seconds": time.monotonic() - self._start,
         }
         self.rows.append(row | {name: float(value) for name, value in logs.items()})
+        if not self.path:
+            return
         text = io.StringIO(newline="")
         columns = dict.fromkeys(name for row in self.rows for name in row)
         writer = csv.DictWriter(text, columns, lineterminator="\n")

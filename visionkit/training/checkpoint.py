@@ -94,15 +94,20 @@ class CheckpointStore:
         folder: Made when missing. Temporary files of a killed process are removed, so
             one process at a time may write here.
         keep: Generations kept, at least 1.
+        writable: Whether `save` is allowed; without it nothing in the folder changes.
     """
 
-    def __init__(self, folder: str | os.PathLike, keep: int = 3):
+    def __init__(
+        self, folder: str | os.PathLike, keep: int = 3, *, writable: bool = True
+    ):
         if keep < 1:
             raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
         self.folder = Path(folder)
         self.keep = keep
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_temporary_files(self.folder)
+        self.writable = writable
+        if writable:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary_files(self.folder)
 
     def latest(self) -> Path | None:
         """The newest generation's data file, unread; None when there is none."""
@@ -209,6 +214,8 @@ class CheckpointStore:
 
     def _generations(self) -> list[tuple[int, int]]:
         """(step, n) of the committed generations, newest first; times play no part."""
+        if not self.folder.is_dir():  # a reader may come before the writer
+            return []
         names = map(_GENERATION.fullmatch, os.listdir(self.folder))
         return sorted(((int(m[1]), int(m[2])) for m in names if m), reverse=True)
 

@@ -1,4 +1,4 @@
-"""Training on several devices of one machine."""
+"""Training on several devices: those of one machine on TensorFlow, any on JAX."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ def device_scope(distribute: str, batch_size: int):
     """Context in which a model is built and compiled for the devices it trains on.
 
     Args:
-        distribute: "none"; or "mirrored": a copy of the model on each GPU (without
+        distribute: "none"; "mirrored": a copy of the model on each GPU (without
             any, on each logical CPU), the batch divided among them, gradients summed.
             Batch normalisation then normalises each share by itself. Validation is
-            the first device's alone.
+            the first device's alone. Or "data_parallel", for which nothing is to be
+            done here: within `cluster.joined` Keras itself divides all batches.
         batch_size: Images per step, all devices together.
 
     Returns:
@@ -26,7 +27,7 @@ def device_scope(distribute: str, batch_size: int):
         RecipeError: The backend is not TensorFlow, or the devices are more than the
             images of a batch.
     """
-    if distribute == "none":
+    if distribute != "mirrored":
         return contextlib.nullcontext()
     if keras.backend.backend() != "tensorflow":
         raise RecipeError(

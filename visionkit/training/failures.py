@@ -9,6 +9,7 @@ from pathlib import Path
 _OUT_OF_MEMORY = re.compile(
     r"OOM when allocating|MemoryError|bad_alloc|[Oo]ut of memory|RESOURCE_EXHAUSTED"
 )
+_LOST = re.compile(r"Gloo|NCCL|heartbeat|[Cc]oordination|UNAVAILABLE")
 _NO_SPACE = re.compile(r"No space left|File too large|[Dd]isk quota")
 # TensorFlow hands on what a Python function of a pipeline raised as text.
 _RAISED = re.compile(r"\b(\w+(?:Error|Exception)): (.*?)\nTraceback \(", re.DOTALL)
@@ -22,6 +23,10 @@ class FolderGoneError(RuntimeError):
 
 class OutOfMemoryError(RuntimeError):
     """A batch does not fit into the memory."""
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the training is gone."""
 
 
 class DataPipelineError(RuntimeError):
@@ -38,6 +43,7 @@ def explained(session):
     Raises:
         FolderGoneError: The run folder, or a part of it, is not there any more.
         OutOfMemoryError: Names the batch and the image size.
+        ProcessLostError: Of several processes, says how to go on.
         DataPipelineError: What a Python function of the data's pipeline raised, which
             names the file.
         OSError: A disk is full on which TensorFlow itself writes.
@@ -63,6 +69,13 @@ def _meaning(error: Exception, session) -> Exception | None:
         return OutOfMemoryError(_too_large(session))
     if not _is_of_runtime(error):
         return None
+    if session.cluster.processes > 1 and _LOST.search(text):
+        return ProcessLostError(
+            f"Process {session.cluster.process} of {session.cluster.processes} cannot "
+            "reach another one, which has ended or is cut off; its own output says "
+            "why. Start all of them again with --resume: they go on from the last "
+            f"checkpoint in {session.folder}."
+        )
     if _NO_SPACE.search(text):
         return OSError(f"No space to write in {session.folder}: {_plain(text)}")
     if _OUT_OF_MEMORY.search(text):
@@ -77,8 +90,11 @@ def _meaning(error: Exception, session) -> Exception | None:
 def _is_of_runtime(error: Exception) -> bool:
     import tensorflow as tf
 
-    # JAX's is private, and an alias of another in each version.
-    return isinstance(error, tf.errors.OpError) or "XlaRuntime" in repr(type(error))
+    # JAX's is an alias of another in each version.
+    name = repr(type(error))
+    return isinstance(error, tf.errors.OpError) or any(
+        known in name for known in ("XlaRuntime", "JaxRuntime")
+    )
 
 
 def _too_large(session) -> str:

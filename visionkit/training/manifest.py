@@ -26,7 +26,12 @@ _NAMES_SHOWN = 5
 
 
 def keep_manifest(
-    folder: Path, sources: dict[str, Source], *, resume: bool, force: bool = False
+    folder: Path,
+    sources: dict[str, Source],
+    *,
+    resume: bool,
+    force: bool = False,
+    write: bool = True,
 ) -> set[str]:
     """Write the manifest of a run's data, or compare it with that of the run's start.
 
@@ -35,6 +40,7 @@ def keep_manifest(
         sources: By the name of the split.
         resume: Whether the run was begun earlier.
         force: Go on with other data all the same; their manifest is the run's then.
+        write: Whether this process writes; of several one does.
 
     Returns:
         The names of the splits that are not what they were.
@@ -59,7 +65,7 @@ def keep_manifest(
             + "\n".join(sorted(lines))
             + f"\n{hint}"
         )
-    if new != old:
+    if new != old and write:
         text = json.dumps(new)
         atomic_write_bytes(path, gzip.compress(text.encode(), 5, mtime=0))
     return changed

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from visionkit._spelling import check_name
+from visionkit.tasks.first_device import on_first_device
 from visionkit.training.files import atomic_replace
 from visionkit.training.state import averaged_weights, number
 
@@ -130,16 +131,29 @@ class BestModel(Monitor):
         path: A `.keras` file.
         monitor: Name of the value in the logs.
         mode: "min", "max", or "auto" to tell by the name.
+        writes: Whether this process does; of several one does.
     """
 
-    def __init__(self, path: str | os.PathLike, monitor: str, mode: str = "auto"):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        monitor: str,
+        mode: str = "auto",
+        *,
+        writes: bool = True,
+    ):
         super().__init__(monitor, mode)
         self.path = Path(path)
+        self.writes = writes
 
     def on_epoch_end(self, epoch, logs=None):
         """Write on improvement."""
-        if self.improved(logs):
-            with averaged_weights(self.model), atomic_replace(self.path) as temporary:
+        if self.improved(logs) and self.writes:
+            with (
+                on_first_device(self.model),
+                averaged_weights(self.model),
+                atomic_replace(self.path) as temporary,
+            ):
                 self.model.save(temporary)
 
     def load_state(self, state: dict[str, Any]) -> None:

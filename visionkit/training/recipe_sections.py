@@ -68,6 +68,22 @@ class BorderWeightsRecipe(Section):
     background: str | None = None
 
 
+class ClusterRecipe(Section):
+    """`train.cluster`: the processes of `distribute: data_parallel`, one per machine.
+
+    `job_addresses` is "host:port" of process 0, or of all processes; `num_processes`
+    their number; `process_id` which of them this is, from 0. What is left out is read
+    from KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID; with none of
+    the three there is one process. A process that has not been heard of for
+    `heartbeat_seconds` counts as dead, which ends the others.
+    """
+
+    job_addresses: str | list[str] | None = None
+    num_processes: pydantic.PositiveInt | None = None
+    process_id: pydantic.NonNegativeInt | None = None
+    heartbeat_seconds: pydantic.PositiveInt = 100
+
+
 class PhaseRecipe(Section):
     """One of `train.phases`; what it leaves out is what the recipe says elsewhere."""
 
@@ -106,7 +122,8 @@ class TrainRecipe(Section):
     ema: float | None = pydantic.Field(None, gt=0, lt=1)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: Literal["auto"] | bool = "auto"
-    distribute: Literal["none", "mirrored"] = "none"
+    distribute: Literal["none", "mirrored", "data_parallel"] = "none"
+    cluster: ClusterRecipe | None = None
     monitor: str | None = None
     validation_freq: pydantic.PositiveInt = 1
     early_stopping: EarlyStoppingRecipe | None = None
@@ -182,6 +199,11 @@ class Recipe(Section):
             raise ValueError(f"train.class_weights is for {_WITH_LOSS}")
         if self.task != "semantic_segmentation" and train.border_weights:
             raise ValueError("train.border_weights is for semantic_segmentation")
+        if train.cluster and train.distribute != "data_parallel":
+            raise ValueError(
+                f"train.cluster is for train.distribute: data_parallel; found "
+                f"{train.distribute!r}. Leave it out, or distribute so"
+            )
         train.monitor = train.monitor or _MONITOR[self.task]
         return self
 

@@ -167,7 +167,12 @@ class Checkpointer(keras.callbacks.Callback):
         return self.progress.epoch, self.progress.step
 
     def save(self) -> Path:
-        """Save now; the path of the checkpoint, also when it is there already."""
+        """Save now; the path of the checkpoint, also when it is there already.
+
+        Where the store is another process's, nothing is saved; the path is its folder.
+        """
+        if not self.store.writable:
+            return self.store.folder
         if self._saved == self.progress.state():
             return self.store.latest()
         return self._commit(*self._capture())
@@ -181,7 +186,7 @@ class Checkpointer(keras.callbacks.Callback):
         return self._commit(*self.before_last)
 
     def _keep_before_last(self) -> None:
-        if self.progress.step + 1 == self.params["steps"]:
+        if self.store.writable and self.progress.step + 1 == self.params["steps"]:
             self.before_last = self._capture()
 
     def _capture(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import keras
 
 from visionkit.tasks.loading import load
+from visionkit.training.cluster import find_cluster, joined
 from visionkit.training.failures import explained
 from visionkit.training.files import atomic_write_text
 from visionkit.training.lock import locked
@@ -30,7 +32,8 @@ class Run:
         folder: The run folder.
         recipe: The resolved recipe.
         history: Log name -> value per epoch.
-        metrics: Scores of the best model on the validation data.
+        metrics: Scores of the best model on the validation data; empty in a process
+            that does not write.
     """
 
     folder: Path
@@ -54,6 +57,9 @@ def run(
     verbose="auto",
 ) -> Run:
     """Train a recipe: sources, model, `fit`, checkpoints, scores, pictures.
+
+    With `train.distribute: data_parallel` each process of `train.cluster` calls it,
+    with the same recipe and folder; the first one writes and the others read.
 
     Args:
         recipe: A recipe file, the bare name of one of visionkit's, a dict, a `Recipe`,
@@ -84,15 +90,19 @@ def run(
         DataPipelineError: A transform failed, or too many files cannot be read.
     """
     recipe, folder = _choose_folder(recipe, overrides, out, resume)
+    cluster = find_cluster(recipe)
     policy = keras.config.dtype_policy()
-    with locked(folder):
-        _open_folder(recipe, folder, resume, force)
+    with locked(folder) if cluster.writes else contextlib.nullcontext():
+        _open_folder(recipe, folder, resume, force, write=cluster.writes)
         try:
             keras.config.set_dtype_policy(recipe.train.precision)
-            session = TrainingSession(recipe, folder, verbose)
-            with explained(session):
-                history = session.train(resume, force)
-                return Run(folder, recipe, history, session.conclude())
+            with joined(cluster, recipe):
+                session = TrainingSession(recipe, folder, verbose, cluster)
+                with explained(session):
+                    history = session.train(resume, force)
+            with explained(session):  # the first process, by itself
+                metrics = session.conclude() if cluster.writes else {}
+            return Run(folder, recipe, history, metrics)
         finally:
             keras.config.set_dtype_policy(policy)
 
@@ -115,7 +125,9 @@ def _choose_folder(source, overrides, out, resume) -> tuple[Recipe, Path]:
     return recipe, folder
 
 
-def _open_folder(recipe: Recipe, folder: Path, resume: bool, force: bool) -> None:
+def _open_folder(
+    recipe: Recipe, folder: Path, resume: bool, force: bool, *, write: bool
+) -> None:
     """Check that the recipe may be trained in `folder`, and write it there."""
     written = folder / "recipe.yaml"
     if resume:
@@ -125,7 +137,8 @@ def _open_folder(recipe: Recipe, folder: Path, resume: bool, force: bool) -> Non
             f"{folder} holds a run already. Add --resume to go on with it, or choose "
             "another --out."
         )
-    atomic_write_text(written, recipe.to_yaml())
+    if write:
+        atomic_write_text(written, recipe.to_yaml())
 
 
 def _check_same(old: Recipe, new: Recipe, folder: Path, force: bool) -> None:
@@ -140,7 +153,9 @@ def _check_same(old: Recipe, new: Recipe, folder: Path, force: bool) -> None:
     changed = {
         key: f"  {key}: the run has {before.get(key)!r}, now {after.get(key)!r}"
         for key in sorted({*before, *after})
-        if before.get(key) != after.get(key) and key not in (epochs, "name")
+        if before.get(key) != after.get(key)
+        and key not in (epochs, "name")
+        and not key.startswith("train.cluster")  # the machines may be others
     }
     fixed = [key for key in changed if key.startswith(_FIXED)]
     hint = f"Another {fixed[0]} needs a new run." if fixed else FORCE_HINT

@@ -22,27 +22,19 @@ from visionkit.training.build import (
     compile_model,
     weigh_pixels,
 )
-from visionkit.training.callbacks import (
-    BestModel,
-    Checkpointer,
-    EarlyStopping,
-    EmaWeights,
-    History,
-    Interrupts,
-    NonFiniteGuard,
-    arrange,
-)
+from visionkit.training.callbacks import BestModel, Checkpointer, History, Interrupts
 from visionkit.training.checkpoint import CheckpointStore
+from visionkit.training.cluster import Cluster, Preemption
 from visionkit.training.distribution import device_scope
 from visionkit.training.environment import describe_environment
 from visionkit.training.evaluation import evaluate_model
 from visionkit.training.files import atomic_write_json
 from visionkit.training.manifest import keep_manifest
 from visionkit.training.monitors import check_monitor, restart_monitors
+from visionkit.training.phase_callbacks import phase_callbacks
 from visionkit.training.phases import phase_recipes
 from visionkit.training.recipe import Recipe
 from visionkit.training.recipe_files import as_recipe_error
-from visionkit.training.schedules import build_plateau
 from visionkit.training.state import carry_weights, check_weights_fit, number
 from visionkit.training.summary import summary_table
 
@@ -60,14 +52,23 @@ class TrainingSession:
         recipe: The resolved recipe.
         folder: The run folder.
         verbose: As for `keras.Model.fit`, or "auto".
+        cluster: Of several processes all train, and the first one writes.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, verbose="auto"):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        verbose="auto",
+        cluster: Cluster | None = None,
+    ):
         keras.utils.set_random_seed(recipe.train.seed)
         if recipe.train.deterministic:
             make_deterministic()
         self.recipe, self.folder = recipe, folder
-        self.verbose = _verbosity(verbose)
+        self.cluster = cluster or Cluster()
+        writes = self.cluster.writes
+        self.verbose = _verbosity(verbose) if writes else 0
         self.console = Console(highlight=False, quiet=not self.verbose)
 
         self.source, self.validation = build_sources(recipe)
@@ -83,14 +84,16 @@ class TrainingSession:
         self.phase, self.phase_start = 0, 0  # the present one, and its first epoch
         self.model = None
         self.checkpointer = Checkpointer(
-            CheckpointStore(folder / "checkpoints"),
+            CheckpointStore(folder / "checkpoints", writable=writes),
             every_steps=recipe.train.checkpoint_steps,
             extra_state=self.state,
         )
-        self.interrupts = Interrupts(self.checkpointer)
-        self.history = History(folder / "history.csv")
+        many = self.cluster.processes > 1
+        self.interrupts = (Preemption if many else Interrupts)(self.checkpointer)
+        self.history = History(folder / "history.csv" if writes else None)
         with as_recipe_error():
-            self.best = BestModel(folder / "model.keras", recipe.train.monitor)
+            path = folder / "model.keras"
+            self.best = BestModel(path, recipe.train.monitor, writes=writes)
 
     def examine_data(self) -> None:
         """The cheap part of the doctor; unreadable files are left out from here on."""
@@ -114,13 +117,14 @@ class TrainingSession:
             Log name -> value per epoch, of the whole training.
         """
         sources = {"train": self.source, "validation": self.validation}
-        changed = keep_manifest(self.folder, sources, resume=resume, force=force)
+        options = {"resume": resume, "force": force, "write": self.cluster.writes}
+        changed = keep_manifest(self.folder, sources, **options)
         checkpoint = self.checkpointer.store.load() if resume else None
         extra = checkpoint.state["extra"] if checkpoint else {}
         self.phase = extra.get("phase", 0)
         self.phase_start = extra.get("phase_start", 0)
         self.build(pretrained=checkpoint is None)
-        callbacks = self.callbacks()
+        callbacks = phase_callbacks(self)
         epoch = step = 0
         if checkpoint:
             rate = number(self.model.optimizer.learning_rate)
@@ -135,15 +139,16 @@ class TrainingSession:
                 restart_monitors(callbacks)
         else:
             self.check_later_phases()
+        self.cluster.check_same(self.facts())
         self.describe(epoch, step)
-        if epoch == step == 0:
+        if epoch == step == 0 and self.cluster.writes:
             figures.draw_data(self.dataset(), self.source, self.folder / "figures")
         try:
             with self.interrupts:
                 epoch = self.fit(callbacks, epoch, step)
                 while self.phase + 1 < len(self.phases):
                     self.begin_next_phase(epoch)
-                    epoch = self.fit(self.callbacks(), epoch)
+                    epoch = self.fit(phase_callbacks(self), epoch)
         except BaseException:
             # A full disk, say, must not hide what went wrong first.
             with contextlib.suppress(OSError):
@@ -187,7 +192,7 @@ class TrainingSession:
         """Train what is left of the present phase.
 
         Args:
-            callbacks: What `callbacks` has returned.
+            callbacks: What `phase_callbacks` has returned.
             epoch: Epochs of the training that are done.
             step: Batches of the next one that are done.
 
@@ -216,36 +221,6 @@ class TrainingSession:
         every = self.recipe.train.validation_freq
         return [e for e in range(1, end + 1) if e % every == 0 or e == end]
 
-    def callbacks(self) -> list:
-        """The callbacks of the present phase, arranged.
-
-        Those that follow the whole training are the same in every phase.
-        """
-        options = self.phases[self.phase].train
-        self.history.phase = self.phase + 1
-        callbacks = [
-            self.checkpointer,
-            self.interrupts,
-            self.history,
-            EmaWeights(),
-            self.best,
-            NonFiniteGuard(
-                self.batch_names, self.folder / "non_finite.json", self.checkpointer
-            ),
-        ]
-        if plateau := build_plateau(options.schedule, options.monitor):
-            callbacks.append(plateau)
-        if stopping := options.early_stopping:
-            callbacks.append(
-                EarlyStopping(
-                    options.monitor, stopping.patience, min_delta=stopping.min_delta
-                )
-            )
-        if options.tensorboard:
-            folder = str(self.folder / "tensorboard")
-            callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-        return arrange(callbacks)
-
     def dataset(self, epoch: int = 0, step: int = 0, training: bool = True):
         """Batches from a place in the training, or of the validation data."""
         options: dict = {"max_proposals": getattr(self.model, "num_proposals", None)}
@@ -254,7 +229,14 @@ class TrainingSession:
             train, limit = self.recipe.train, self.recipe.data.max_boxes
             options |= {
                 "transforms": self.transforms,
-                "order": Order(train.seed, epoch, step, train.epochs),
+                "order": Order(
+                    train.seed,
+                    epoch,
+                    step,
+                    train.epochs,
+                    self.cluster.process,
+                    self.cluster.processes,
+                ),
                 "max_boxes": None if limit == "auto" else limit,
             }
         return make_dataset(
@@ -286,14 +268,30 @@ class TrainingSession:
             "phase_start": self.phase_start,
         }
 
+    def facts(self) -> dict:
+        """What must be the same in all processes of a cluster."""
+        recipe = self.recipe.to_dict()
+        del recipe["train"]["cluster"]  # each process has its own number in it
+        return {
+            **{f"recipe, {key}": recipe[key] for key in ("model", "augment", "train")},
+            "data.batch_size": self.recipe.data.batch_size,
+            "training images": len(self.source),
+            "steps done": self.checkpointer.progress.global_step,
+        }
+
     def write_data_report(self) -> None:
         """Write `data_report.json`: what was read, used and skipped, and why."""
+        if not self.cluster.writes:
+            return
         reports = {name: report.to_dict() for name, report in self.reports.items()}
         atomic_write_json(self.folder / "data_report.json", reports)
 
     def describe(self, epoch: int, step: int) -> None:
         """Say what is about to be trained, and write `environment.json`."""
+        if not self.cluster.writes:
+            return
         environment = describe_environment()
+        environment["processes"] = self.cluster.processes
         atomic_write_json(self.folder / "environment.json", environment)
         table = summary_table(self, environment)
         if epoch or step:

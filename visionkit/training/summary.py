@@ -36,6 +36,8 @@ def summary_table(session, environment: dict) -> Table:
     if len(session.phases) > 1:
         for number, phase in enumerate(session.phases, 1):
             table.add_row(f"phase {number}", _describe_phase(phase))
+    if environment["processes"] > 1:
+        devices = f"{environment['processes']} processes with {devices}"
     table.add_row("device", f"{devices} ({environment['backend']})")
     table.add_row("run folder", str(session.folder))
     return table

@@ -10,6 +10,7 @@ import warnings
 import keras
 from keras import ops
 
+from visionkit.tasks.first_device import on_first_device
 from visionkit.tasks.scoring import DetectionScorer, batches_of
 from visionkit.tasks.task import VisionTask, default_preprocessing
 from visionkit.types import PADDING_LABEL
@@ -199,7 +200,8 @@ class Detector(VisionTask):
                 stacklevel=2,
             )
         else:
-            with _validation_weights(self, kwargs.get("callbacks")):
+            callbacks = kwargs.get("callbacks")
+            with on_first_device(self), _validation_weights(self, callbacks):
                 scores, kwargs["steps"] = self._score(batches)
             kwargs.pop("_use_cached_eval_dataset", None)  # it is read up to its end
         losses = super().evaluate(
