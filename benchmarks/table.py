@@ -58,8 +58,8 @@ def write_table(file: Path, results: dict[str, dict], quick: bool) -> None:
         f"{describe_versions()}.",
         "",
         "Both sides alternate in one process, on two threads each; rounds that begin "
-        "in a slow moment of the machine do not count. Figures are medians; the ratio is "
-        "that of the medians, in brackets its 95 % interval (bootstrap over rounds). "
+        "in a slow moment of the machine do not count. Figures are medians; the ratio "
+        "is of the medians, in brackets its 95 % interval (bootstrap over rounds). "
         "Open: the interval reaches beyond the limit.",
         "",
         "| " + " | ".join(HEAD) + " |",

@@ -65,3 +65,34 @@ def gigamacs(model, shape: tuple[int, ...]) -> float:
 def train_gigaflops(model, shape: tuple[int, ...]) -> float:
     """Of a training step: forward and backward, two operations each."""
     return 6 * gigamacs(model, shape)
+
+
+def trained_once(model, inputs, target):
+    """A compiled model after its first step of `fit`, and what makes one more.
+
+    That is what `fit` itself calls for each step, without its callbacks.
+
+    Args:
+        model: A compiled Keras model, TensorFlow backend.
+        inputs: Of one batch.
+        target: Of the same.
+
+    Returns:
+        (losses of the first step by name, function that trains one step).
+    """
+    import tensorflow as tf
+
+    batch = tf.data.Dataset.from_tensors((inputs, target)).cache().repeat()
+    history = model.fit(batch, steps_per_epoch=1, epochs=1, verbose=0).history
+    batches = iter(batch)
+    return {k: v[-1] for k, v in history.items()}, lambda: model.train_function(batches)
+
+
+def check_losses(name: str, losses: dict) -> None:
+    """Refuse a training that has nothing to do with numbers.
+
+    Raises:
+        ArithmeticError: A loss is not finite.
+    """
+    if not np.isfinite(list(losses.values())).all():
+        raise ArithmeticError(f"The losses of {name} are not finite: {losses}")
