@@ -106,6 +106,42 @@ def suppression(bench: Bench) -> None:
         )
 
 
+def pasting(bench: Bench) -> None:
+    """100 masks of 28 x 28 into 1000 x 1000 pixels, beside a resize of each."""
+    import cv2
+
+    from visionkit.paste import paste_masks
+
+    cv2.setNumThreads(2)
+    rng, size = np.random.default_rng(0), (1000, 1000)
+    y, x = np.mgrid[:28, :28] - 13.5
+    masks = 1 / (1 + np.exp(np.hypot(x, y) - rng.uniform(5, 13, (100, 1, 1))))
+    masks = masks.astype("float32")
+    boxes = draw_boxes(1, 100, size)[0]
+
+    def naive():
+        out = np.zeros((len(masks), *size), bool)
+        for full, mask, box in zip(out, masks, boxes, strict=True):
+            x1, y1, x2, y2 = np.round(box).astype(int)
+            shape = max(x2 - x1, 1), max(y2 - y1, 1)
+            resized = cv2.resize(mask, shape, interpolation=cv2.INTER_LINEAR) >= 0.5
+            window = full[y1 : y1 + shape[1], x1 : x1 + shape[0]]
+            window[:] = resized[: window.shape[0], : window.shape[1]]
+        return out
+
+    ours, theirs = paste_masks(masks, boxes, size), naive()
+    large = (boxes[:, 2:] - boxes[:, :2]).min(1) > 50  # the naive one rounds its boxes
+    same = (ours & theirs)[large].sum() / (ours | theirs)[large].sum()
+    bench.require_equal("share of the same pixels", min(same, 0.95), 0.95)
+    bench.compare(
+        "pasting 100 masks of 28 x 28 into 1000 x 1000",
+        Side("visionkit", lambda: paste_masks(masks, boxes, size)),
+        [Side("cv2.resize of each", naive)],
+        {"cv2.resize of each": at_most(0.5)},
+        seconds=30,
+    )
+
+
 def _predictions(batch: int):
     """Centres (A, 2) and predicted boxes (B, A, 4) around them, float32 pixels."""
     from visionkit.ops.anchors import anchor_points

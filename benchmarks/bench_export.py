@@ -7,6 +7,7 @@ import tempfile
 import numpy as np
 
 from benchmarks.harness import Bench, Side, at_most
+from benchmarks.pictures import photographs
 from benchmarks.work import draw_images
 
 
@@ -19,6 +20,54 @@ def exported(bench: Bench) -> None:
     _latency(bench, "MobileNetV2", vk.ImageClassifier(backbone, 1000), sizes[0])
     backbone = vk.build_backbone("csp_darknet_n", (sizes[1],) * 2)
     _latency(bench, "YOLO n", vk.YOLO(backbone, 80), sizes[1])
+
+
+def encoded(bench: Bench) -> None:
+    """`serving_default` on JPEGs of 640 x 480 beside its parts without any check."""
+    import tensorflow as tf
+
+    import visionkit as vk
+    from visionkit.types import Preprocessing
+
+    side = 64 if bench.quick else 224
+    size = (side, side)
+    model = vk.ImageClassifier(
+        vk.build_backbone("mobilenet_v2", size),
+        1000,
+        preprocessing=Preprocessing(size, "stretch"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = tf.saved_model.load(str(vk.export(model, folder, gate=False)))
+    served = loaded.signatures["serving_default"]
+
+    @tf.function(jit_compile=False)
+    def bare(files):
+        images = tf.map_fn(
+            lambda file: tf.image.resize(
+                tf.io.decode_jpeg(file, 3), size, antialias=True
+            ),
+            files,
+            fn_output_signature=tf.TensorSpec((*size, 3), tf.float32),
+            parallel_iterations=16,
+        )
+        return model.predictor(tf.round(images), training=False)
+
+    each = {}
+    for batch in (1, 8):
+        files = tf.constant(photographs(batch))
+        answer, expected = served(image_bytes=files), bare(files)
+        key = "probabilities"
+        bench.require_equal(key, answer[key], expected[key], 1e-3)
+        times = bench.compare(
+            f"MobileNetV2 {side}: `serving_default` on JPEGs, b{batch}",
+            Side("visionkit", lambda x=files: _arrays(served(image_bytes=x))),
+            [Side("bare parts", lambda x=files: _arrays(bare(x)))],
+            {"bare parts": at_most(1.15)},
+            seconds=30,
+        )
+        each[batch] = float(np.median(times["visionkit"])) / batch
+    what = "`serving_default`: an image in a batch of 8"
+    bench.limit(what, each[8] * 1e3, each[1] * 1e3, "ms", "an image alone")
 
 
 def _latency(bench: Bench, name: str, model, side: int) -> None:

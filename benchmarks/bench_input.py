@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from benchmarks.harness import Bench, Side, at_least
@@ -11,6 +13,13 @@ from benchmarks.pictures import boxes_of, photographs, source_of
 BATCH = 32
 DRAINED, TIMED = 6, 8  # batches: what lay ready, and what is measured
 WORKERS = 2
+POLICY = (
+    ("CLAHE", {"p": 1.0}),
+    ("RandomGamma", {"p": 1.0}),
+    ("GaussianBlur", {"p": 1.0}),
+    ("ShiftScaleRotate", {"p": 1.0}),
+)
+"""Of albumentations: what takes longer than to carry an image to another process."""
 
 
 def classification(bench: Bench) -> None:
@@ -96,6 +105,42 @@ def detection(bench: Bench) -> None:
         unit="img",
         seconds=60,
     )
+
+
+def albumentations(bench: Bench) -> None:
+    """A policy of albumentations in worker processes, beside a plain loop."""
+    from visionkit.data.transforms import build_transforms
+    from visionkit.types import Preprocessing
+
+    files, cores = photographs(), len(os.sched_getaffinity(0))
+    _describe(bench, files)
+    records = [{"encoded": file, "label": i % 10} for i, file in enumerate(files)]
+    source = source_of(records, "classification", 10)
+    transforms = build_transforms(
+        [{name: options} for name, options in POLICY], "classification"
+    )
+    dataset = _endless(source, Preprocessing((480, 640), "stretch"), transforms)
+    shape = (BATCH, 480, 640, 3)
+    bench.compare(
+        f"input: albumentations' {', '.join(name for name, _ in POLICY)}, {cores} cores",
+        _side("visionkit", bench, dataset, shape),
+        [_side("a plain loop", bench, _plain_loop(files), shape)],
+        {"a plain loop": at_least(0.75 * cores)},
+        unit="img",
+    )
+
+
+def _plain_loop(files):
+    """Decoding and the policy, image after image, in this thread."""
+    import albumentations as A
+    import cv2
+
+    policy = A.Compose([getattr(A, name)(**options) for name, options in POLICY])
+    cv2.setNumThreads(1)
+    while True:
+        for start in range(0, len(files) - BATCH + 1, BATCH):
+            batch = files[start : start + BATCH]
+            yield (np.stack([policy(image=_decode(x))["image"] for x in batch]),)
 
 
 def _describe(bench: Bench, files) -> None:

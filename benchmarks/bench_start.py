@@ -54,6 +54,33 @@ def imports(bench: Bench) -> None:
         bench.note(f"{name}: {mebibytes:.0f} MiB, {modules:,} modules")
 
 
+def commands(bench: Bench) -> None:
+    """`--help`, `list` and the refusal of a recipe, beside importing TensorFlow."""
+    program = "from visionkit.tasks.__main__ import main; main({!r})"
+    peer = Side("import tensorflow", lambda: _status("import tensorflow"))
+    for words, status in (
+        (["--help"], 0),
+        (["list"], 0),
+        (["train", "digits_yolo_n", "train.epochs=none"], 2),
+    ):
+        code = program.format(words)
+        found = _status(code)
+        bench.require_equal(f"status of {' '.join(words)}", found, status)
+        bench.compare(
+            " ".join(words),
+            Side("visionkit", lambda code=code: _status(code)),
+            [peer],
+            {"import tensorflow": at_most(0.25)},
+            warm_ups=1,
+            seconds=30,
+        )
+
+
+def _status(code: str) -> int:
+    """The status that a process ends with that runs `code`."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
+
+
 def _run(code: str) -> tuple[float, int]:
     """(MiB, modules) of a process that runs `code`."""
     command = [sys.executable, "-c", code + _REPORT]

@@ -18,4 +18,11 @@ BENCHES = {
     "C12": "bench_metrics:mean_iou",
     "C13": "bench_resources:memory",
     "C14": "bench_resources:traces",
+    "losses": "bench_detectors:losses",
+    "regions": "bench_detectors:regions",
+    "evaluation": "bench_detectors:evaluation",
+    "encoded": "bench_export:encoded",
+    "albumentations": "bench_input:albumentations",
+    "commands": "bench_start:commands",
+    "pasting": "bench_boxes:pasting",
 }
