@@ -6,7 +6,8 @@
 
 A benchmark that fails is a line of the table; the others go on. Peers that are not
 installed are named as skipped: pip install -e '.[bench]'. Exits with 1 if one failed;
-a ratio that is not reached is a finding, not a failure.
+a ratio that is not reached is a finding, not a failure: beside the table a file of
+profiles says where the time goes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from benchmarks.harness import ROUNDS, Bench, Row
 from benchmarks.registry import BENCHES
-from benchmarks.table import write_table
+from benchmarks.table import write_profiles, write_table
 
 THREADS = "2"
 # Read by the libraries when they start, so that all sides have the same threads.
@@ -54,6 +55,7 @@ def main() -> None:
         print(f"== {name}", file=sys.stderr, flush=True)
         results[name] = _run(name, arguments)
         write_table(file, results, arguments.quick)
+        write_profiles(file.with_name(f"{file.stem}-profiles.md"), results)
     print(file.read_text("utf-8"))
     failed = [name for name, result in results.items() if result["failed"]]
     if failed:
@@ -92,7 +94,7 @@ def _run(name: str, arguments) -> dict:
                 failure = f"its process ended with status {status}"
         except subprocess.TimeoutExpired:
             failure = f"it took longer than {arguments.timeout:g} s"
-        result = {"rows": [], "notes": []}
+        result = {"rows": [], "notes": [], "profiles": []}
         if file.is_file():
             result = json.loads(file.read_text("utf-8"))
     failure = result.pop("error", "") or failure
@@ -118,6 +120,7 @@ def _work(arguments) -> None:
     finally:
         rows = [dataclasses.asdict(row) for row in bench.rows]
         result = {"rows": rows, "notes": bench.notes, "error": error}
+        result["profiles"] = bench.profiles
         Path(arguments.worker).write_text(json.dumps(result), "utf-8")
 
 

@@ -158,7 +158,7 @@ def _predictions(batch: int):
 
 
 def _compare_targets(bench: Bench, count: int, ours, theirs) -> None:
-    """Says how far both agree; keras_cv's CIoU and its ties differ in details."""
+    """Says how far both agree: a power of 6 makes keras_cv's negative CIoUs count."""
     (boxes, classes), (their_boxes, their_classes, _) = ours, theirs
     own, peer = (np.asarray(x).sum(-1) > 0 for x in (classes, their_classes))
     both = own & peer
@@ -168,7 +168,7 @@ def _compare_targets(bench: Bench, count: int, ours, theirs) -> None:
         f"{count} boxes: {own.sum()} locations learn here, {peer.sum()} with keras_cv, "
         f"{share:.1%} of them in both, {same.mean():.1%} of those the same object"
     )
-    bench.require_equal("share of the same locations", min(share, 0.9), 0.9)
+    bench.require_equal("share of the same locations", min(share, 0.8), 0.8)
     bench.require_equal("share of the same objects", min(same.mean(), 0.9), 0.9)
 
 

@@ -1,4 +1,4 @@
-"""What a detector's training does beside the network: targets, losses, regions, scores."""
+"""What a detector does beside its network: targets, losses, regions, scores."""
 
 from __future__ import annotations
 

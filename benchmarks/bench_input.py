@@ -122,7 +122,7 @@ def albumentations(bench: Bench) -> None:
     dataset = _endless(source, Preprocessing((480, 640), "stretch"), transforms)
     shape = (BATCH, 480, 640, 3)
     bench.compare(
-        f"input: albumentations' {', '.join(name for name, _ in POLICY)}, {cores} cores",
+        f"input: albumentations' {', '.join(dict(POLICY))}, {cores} cores",
         _side("visionkit", bench, dataset, shape),
         [_side("a plain loop", bench, _plain_loop(files), shape)],
         {"a plain loop": at_least(0.75 * cores)},

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks.peers import MissingPeer
 from benchmarks.probe import measure_machine, quiet_rounds
+from benchmarks.profiles import profile
 
 ROUNDS = 7
 FEWEST_ROUNDS = 3
@@ -117,12 +118,14 @@ class Bench:
     Attributes:
         rows: `Row`s so far.
         notes: Sentences below the table.
+        profiles: Lines of Markdown on the ratios that were not reached.
     """
 
     def __init__(self, name: str, rounds: int = ROUNDS, quick: bool = False):
         self.name, self.rounds, self.quick = name, rounds, quick
         self.rows: list[Row] = []
         self.notes: list[str] = []
+        self.profiles: list[str] = []
 
     def note(self, text: str) -> None:
         """A sentence below the table."""
@@ -210,7 +213,17 @@ class Bench:
                 goal.verdict(ratio, low, high) if goal else "-",
                 rounds,
             )
+        missed = [
+            row for row in self.rows[-len(peers) :] if "not" in row.verdict.lower()
+        ]
+        if missed:
+            self._explain(what, [ours, *(p for p in peers if p.name == missed[0].peer)])
         return kept
+
+    def _explain(self, what: str, sides: list[Side]) -> None:
+        self.profiles += [f"## {self.name}: {what}", ""]
+        for side in sides:
+            self.profiles += profile(side)
 
     def limit(
         self, what: str, value: float, limit: float, unit: str, than: str = "-"

@@ -74,6 +74,25 @@ def write_table(file: Path, results: dict[str, dict], quick: bool) -> None:
     file.write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def write_profiles(file: Path, results: dict[str, dict]) -> None:
+    """Write where the time goes of what is too slow, if anything is.
+
+    Args:
+        file: Markdown.
+        results: As for `write_table`, with "profiles": lines of Markdown.
+    """
+    lines = [line for result in results.values() for line in result["profiles"]]
+    if not lines:
+        return
+    head = [
+        f"# Profiles of the ratios not reached, {time.strftime('%Y-%m-%d')}",
+        "",
+        f"{describe_machine()}.",
+        "",
+    ]
+    file.write_text("\n".join([*head, *lines]), "utf-8")
+
+
 def describe_machine() -> str:
     """Processor, cores, memory and how busy it is."""
     parts = [f"{_processor()}, {os.cpu_count()} cores ({platform.machine()})"]

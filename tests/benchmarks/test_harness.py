@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import harness, peers, probe
+from benchmarks import harness, peers, probe, profiles
 from benchmarks.harness import Bench, Side, UnequalWork, at_least, at_most
 from benchmarks.registry import BENCHES
 from benchmarks.table import write_table
@@ -104,6 +105,33 @@ def test_compare_ends_after_its_time_with_fewer_rounds(no_probe):
     bench = Bench("X", rounds=7)
     kept = bench.compare("it", *sides(), warm_ups=0, seconds=0)
     assert len(kept["peer"]) == harness.FEWEST_ROUNDS
+
+
+def test_what_is_not_reached_is_profiled(no_probe):
+    def slow():
+        return sum(range(30_000))
+
+    bench = Bench("X", rounds=3)
+    peer = Side("peer", lambda: None)
+    bench.compare("it", Side("visionkit", slow), [peer], {"peer": at_most(0.5)})
+    assert bench.rows[0].verdict == "NOT REACHED"
+    text = "\n".join(bench.profiles)
+    assert "## X: it" in text
+    assert "sum" in text
+
+
+def test_own_times_leaves_out_what_runs_inside():
+    def event(kind, start, duration):
+        return SimpleNamespace(metadata_id=kind, offset_ps=start, duration_ps=duration)
+
+    names = {0: "a/while:While", 1: "a/while/b:Conv2D", 2: "ExecutorState::Process"}
+    plane = SimpleNamespace(
+        event_metadata={k: SimpleNamespace(name=v) for k, v in names.items()}
+    )
+    events = [event(2, 0, 100), event(0, 0, 90), event(1, 10, 30), event(1, 50, 20)]
+    found = profiles.own_times(plane, SimpleNamespace(events=events))
+    picoseconds = [(kind, round(own * 1e12)) for kind, own in found]
+    assert picoseconds == [("Conv2D", 30), ("Conv2D", 20), ("While", 40)]
 
 
 def test_missing_peer_is_said_loudly(capsys, no_probe):
