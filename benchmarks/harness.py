@@ -196,6 +196,7 @@ class Bench:
         rounds = f"{quiet.sum()} of {len(quiet)}"
         kept = {side.name: times[quiet, i] for i, side in enumerate(sides)}
         shown = {side.name: describe(kept[side.name], side, unit) for side in sides}
+        missed = []
         for peer in peers or [ours]:
             goal = (goals or {}).get(peer.name)
             pair = kept[ours.name] / ours.work, kept[peer.name] / peer.work
@@ -203,6 +204,9 @@ class Bench:
                 pair = pair[1], pair[0]  # a ratio of speeds
             ratio, low, high = ratio_of_medians(*pair)
             alone = peer is ours
+            verdict = goal.verdict(ratio, low, high) if goal else "-"
+            if verdict.lower().startswith("not"):
+                missed.append(peer)
             self._add(
                 what,
                 shown[ours.name],
@@ -210,14 +214,11 @@ class Bench:
                 "-" if alone else shown[peer.name],
                 "-" if alone else f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
                 str(goal or "-"),
-                goal.verdict(ratio, low, high) if goal else "-",
+                verdict,
                 rounds,
             )
-        missed = [
-            row for row in self.rows[-len(peers) :] if "not" in row.verdict.lower()
-        ]
         if missed:
-            self._explain(what, [ours, *(p for p in peers if p.name == missed[0].peer)])
+            self._explain(what, [ours, *missed])
         return kept
 
     def _explain(self, what: str, sides: list[Side]) -> None:

@@ -25,7 +25,7 @@ def load(name: str) -> ModuleType:
         reason = (str(error).splitlines() or [""])[0]
         raise MissingPeer(
             f"`import {name}` fails: {type(error).__name__}: {reason}. "
-            "Run: pip install -e '.[bench]'"
+            "The peers come by: pip install -e '.[bench]'"
         ) from error
 
 

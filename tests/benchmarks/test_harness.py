@@ -120,6 +120,17 @@ def test_what_is_not_reached_is_profiled(no_probe):
     assert "sum" in text
 
 
+def test_what_is_reached_is_not_profiled(no_probe, monkeypatch):
+    times_of(monkeypatch, [[1, 2]] * 6 + [[1, 1]] * 3)
+    bench = Bench("X", rounds=3)
+    bench.limit("before", 2, 1, "MiB")
+    bench.compare("it", *sides(), {"peer": at_most(0.6)}, warm_ups=0)
+    bench.compare("it", *sides(), warm_ups=0)
+    bench.compare("it", sides()[0], [], warm_ups=0)
+    assert not bench.profiles
+    assert [row.ratio for row in bench.rows[2:]] == ["0.500 [0.500, 0.500]", "-"]
+
+
 def test_own_times_leaves_out_what_runs_inside():
     def event(kind, start, duration):
         return SimpleNamespace(metadata_id=kind, offset_ps=start, duration_ps=duration)
