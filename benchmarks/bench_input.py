@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks.peers import load, load_torch
 from benchmarks.pictures import boxes_of, photographs, source_of
 
 BATCH = 32
-DRAINED, TIMED = 6, 8  # batches: what lay ready, and what is measured
+DRAINED, TIMED = 10, 8  # batches: until it runs at its speed, and what is measured
 WORKERS = 2
 POLICY = (
     ("CLAHE", {"p": 1.0}),
@@ -124,22 +125,26 @@ def albumentations(bench: Bench) -> None:
     bench.compare(
         f"input: albumentations' {', '.join(dict(POLICY))}, {cores} cores",
         _side("visionkit", bench, dataset, shape),
-        [_side("a plain loop", bench, _plain_loop(files), shape)],
+        [_side("a plain loop", bench, PlainLoop(files), shape)],
         {"a plain loop": at_least(0.75 * cores)},
         unit="img",
     )
 
 
-def _plain_loop(files):
+class PlainLoop:
     """Decoding and the policy, image after image, in this thread."""
-    import albumentations as A
-    import cv2
 
-    policy = A.Compose([getattr(A, name)(**options) for name, options in POLICY])
-    cv2.setNumThreads(1)
-    while True:
-        for start in range(0, len(files) - BATCH + 1, BATCH):
-            batch = files[start : start + BATCH]
+    def __init__(self, files):
+        self.files = files
+
+    def __iter__(self):
+        import albumentations as A
+        import cv2
+
+        policy = A.Compose([getattr(A, name)(**options) for name, options in POLICY])
+        cv2.setNumThreads(1)
+        for start in itertools.cycle(range(0, len(self.files) - BATCH + 1, BATCH)):
+            batch = self.files[start : start + BATCH]
             yield (np.stack([policy(image=_decode(x))["image"] for x in batch]),)
 
 
@@ -149,25 +154,33 @@ def _describe(bench: Bench, files) -> None:
 
 
 def _side(name: str, bench: Bench, batches, shape) -> Side:
-    """Draws batches; those that were made while the others had their turn do not count.
+    """Draws batches, each time from the start.
+
+    A pipeline that waits while the others have their turn would fill its buffers, and
+    enlarge them, at their cost.
 
     Args:
         name: In the table.
         bench: Whose work is checked.
-        batches: An iterable without an end.
+        batches: What can be iterated over again and again, without an end.
         shape: Of the images of a batch.
     """
-    iterator = iter(batches)
-    images = next(iterator)[0]
-    if tuple(images.shape) != shape:
-        bench.require_equal(f"batches of {name}", tuple(images.shape), shape)
     drained, timed = (1, 2) if bench.quick else (DRAINED, TIMED)
+    running: list = []
 
-    def draw(count):
-        for _ in range(count):
-            next(iterator)
+    def begin():
+        running[:] = [iter(batches)]
+        for _ in range(drained):
+            images = next(running[0])[0]
+        if tuple(images.shape) != shape:
+            bench.require_equal(f"batches of {name}", tuple(images.shape), shape)
 
-    return Side(name, lambda: draw(timed), lambda: draw(drained), BATCH * timed)
+    def run():
+        for _ in range(timed):
+            next(running[0])
+        running.clear()
+
+    return Side(name, run, begin, BATCH * timed)
 
 
 def _endless(source, preprocessing, transforms):

@@ -33,7 +33,7 @@ def imports(bench: Bench) -> None:
             raise MissingPeer(f"`{code}` fails: {reason}") from error
         return Side(name, run)
 
-    names = ("keras", "keras_cv", "keras_hub")
+    names = ("keras", "keras_cv")
     peers = bench.peers(
         {name: lambda name=name: side(name, f"import {name}") for name in names}
     )
