@@ -181,7 +181,8 @@ class Bench:
             what: In the table.
             ours: The first side.
             peers: The others.
-            goals: By a peer's name; one without is printed only.
+            goals: By a peer's name; one without is printed only, images as a ratio of
+                speeds.
             unit: Of the sides' `work`: "img" for images per second, another one for
                 time per unit.
             warm_ups: Runs of each side before the first round.
@@ -200,7 +201,7 @@ class Bench:
         for peer in peers or [ours]:
             goal = (goals or {}).get(peer.name)
             pair = kept[ours.name] / ours.work, kept[peer.name] / peer.work
-            if goal and goal.at_least:
+            if goal.at_least if goal else unit == "img":
                 pair = pair[1], pair[0]  # a ratio of speeds
             ratio, low, high = ratio_of_medians(*pair)
             alone = peer is ours
