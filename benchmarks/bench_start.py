@@ -56,7 +56,7 @@ def imports(bench: Bench) -> None:
 
 def commands(bench: Bench) -> None:
     """`--help`, `list` and the refusal of a recipe, beside importing TensorFlow."""
-    program = "from visionkit.tasks.__main__ import main; main({!r})"
+    program = "from visionkit.tasks.__main__ import main; raise SystemExit(main({!r}))"
     peer = Side("import tensorflow", lambda: _status("import tensorflow"))
     for words, status in (
         (["--help"], 0),
