@@ -149,7 +149,8 @@ def retinanet(bench: Bench) -> None:
             backbone, classes, bounding_box_format="xyxy"
         )
         model.compile(optimizer=_sgd(), jit_compile=False)
-        shapes.append(model.output_shape["cls_logits"][1:])
+        (logits,) = (x for x in model.outputs if x.shape[-1] == classes)
+        shapes.append(tuple(logits.shape[1:]))
         train = _first(bench, "keras_hub", model, images, target, images.shape)
         return Side("keras_hub", train)
 
