@@ -7,7 +7,7 @@ EXTRAS ?= dev,serving,serve
 # uv where it is there, else venv + pip. EXTRAS=gpu,dev,serving installs CUDA too.
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test test-slow test-learn test-faults lint clean
+.PHONY: demo test test-slow test-learn test-faults bench run-bench lint clean
 
 # A stamp per set of extras, so that another set is installed on top.
 comma := ,
@@ -43,6 +43,14 @@ test-learn: $(STAMP)
 ## test-faults: kills, full disks, broken inputs, fuzzing and leaks; under an hour
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest -m faults
+
+## bench: side by side with other libraries, half an hour on a quiet machine; writes a
+## dated table to benchmarks/results. BENCHES="C7 C8" for some of them
+bench:
+	@$(MAKE) --no-print-directory EXTRAS='$(EXTRAS),bench' run-bench
+
+run-bench: $(STAMP)
+	@$(BIN)/python -m benchmarks $(BENCHES)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

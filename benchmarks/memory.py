@@ -70,7 +70,7 @@ def measure(name: str, instances: int, batch_size: int, image_size):
     model.compile(keras.optimizers.SGD(1e-4, momentum=0.9))
     model.optimizer.build(model.trainable_variables)
     images, target = _batch(np.random.default_rng(0), batch_size, instances, image_size)
-    before = _peak()
+    before = peak_memory()
     for _ in range(STEPS):
         start = time.perf_counter()
         logs = model.train_on_batch(images, target, return_dict=True)
@@ -84,7 +84,7 @@ def measure(name: str, instances: int, batch_size: int, image_size):
         str(instances),
         str(batch_size),
         f"{before:,.0f}",
-        f"{_peak():,.0f}",
+        f"{peak_memory():,.0f}",
         device_peak,
         f"{seconds:.2f}",
     )
@@ -138,7 +138,7 @@ def _batch(rng, batch_size: int, instances: int, image_size):
     return images, target
 
 
-def _peak() -> float:
+def peak_memory() -> float:
     """The most memory that this process has held, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
