@@ -99,10 +99,7 @@ def make_dataset(
         ValueError: No usable record, a wrong batch size, or transforms that are in a
             wrong order or not for this task.
     """
-    if batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
-        )
+    _check_batch_size(batch_size)
     task = source.info.task
     check_transforms(transforms, task, order)
     transforms = bind_transforms(transforms, source)
@@ -144,16 +141,22 @@ def make_dataset(
         dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
         rows = batch_size if order is None else order.rows(batch_size)
         dataset = dataset.batch(rows, drop_remainder=order is not None)
-        steps = steps_per_epoch(source, batch_size)
-        if stages["batch"]:
-            dataset = mix_batches(
-                dataset, stages["batch"], order, steps, source.info.num_classes
-            ).map(lambda images, target: (images, simplify(target)))
-        for multi_scale in stages["size"]:
-            dataset = resize_batches(dataset, multi_scale, order, steps)
+        dataset = _change_batches(dataset, source, stages, order, batch_size)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
     return batches()
+
+
+def _change_batches(dataset, source: Source, stages, order, batch_size: int):
+    """What mixes the images of a batch, then what changes its size."""
+    steps = steps_per_epoch(source, batch_size)
+    if stages["batch"]:
+        dataset = mix_batches(
+            dataset, stages["batch"], order, steps, source.info.num_classes
+        ).map(lambda images, target: (images, simplify(target)))
+    for multi_scale in stages["size"]:
+        dataset = resize_batches(dataset, multi_scale, order, steps)
+    return dataset
 
 
 def _reader(source: Source, preprocessing, crops, proposals: bool):
@@ -166,6 +169,13 @@ def _reader(source: Source, preprocessing, crops, proposals: bool):
         return read_sample(record, preprocessing, *crops, mask_code=code)
 
     return read
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be at least 1. Received: batch_size={batch_size}"
+        )
 
 
 def _check_proposals(source: Source, max_proposals: int, mixers) -> None:

@@ -28,13 +28,17 @@ MIN_CUT = 0.01
 """Pixels by which an edge of a box has to move, or it was not cut but rounded."""
 
 
-@tf.autograph.experimental.do_not_convert
 def count_boxes(source: Source):
     """(len,) int32, the number of boxes of each record; None if it has no boxes."""
     records = source.raw_dataset()
     if "boxes" not in records.element_spec:
         return None
-    counts = records.map(lambda record: tf.shape(record["boxes"])[0])
+
+    @tf.autograph.experimental.do_not_convert
+    def count(record):
+        return tf.shape(record["boxes"])[0]
+
+    counts = records.map(count)
     return np.concatenate([[], *counts.batch(4096).as_numpy_iterator()]).astype(int)
 
 

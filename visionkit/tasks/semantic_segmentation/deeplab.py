@@ -54,10 +54,12 @@ class DeepLabV3(Segmenter):
             keeps in a step. The published value needs about 10,000 steps to forget the
             statistics it starts with, until which validation lags behind; 0.9 to 0.99
             suits a short training. A backbone has its own, `build_backbone`'s.
+        auxiliary_level: Level such as "P4" for an auxiliary FCN head in training, see
+            `Segmenter`.
+        auxiliary_weight: Of its loss.
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model; default that of the network.
-        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     default_name = "deeplab_v3"
@@ -72,6 +74,8 @@ class DeepLabV3(Segmenter):
         separable: bool = False,
         dropout: float = DROPOUT,
         norm_momentum: float = NORM_MOMENTUM,
+        auxiliary_level: str | None = None,
+        auxiliary_weight: float = 0.4,
         preprocessing=None,
         class_names=None,
         name: str | None = None,
@@ -115,6 +119,8 @@ class DeepLabV3(Segmenter):
             },
             class_names=class_names,
             backbone=backbone,
+            auxiliary_level=auxiliary_level,
+            auxiliary_weight=auxiliary_weight,
             preprocessing=preprocessing,
             name=name or self.default_name,
             **kwargs,
