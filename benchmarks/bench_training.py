@@ -143,7 +143,7 @@ def retinanet(bench: Bench) -> None:
         models = load("keras_hub").models
         encoder = models.ResNetBackbone(**RESNET50, image_shape=(*size, 3))
         backbone = models.RetinaNetBackbone(
-            encoder, min_level=3, max_level=7, use_p5=False, image_shape=(*size, 3)
+            encoder, min_level=3, max_level=7, use_p5=True, image_shape=(*size, 3)
         )
         model = models.RetinaNetObjectDetector(
             backbone, classes, bounding_box_format="xyxy"
