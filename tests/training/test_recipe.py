@@ -137,6 +137,7 @@ def test_every_model_has_a_section_and_the_reverse():
 def test_model_keys_are_the_constructors_keywords(task, name):
     from visionkit.backbones import build_backbone
     from visionkit.tasks import model_class
+    from visionkit.tasks.semantic_segmentation.segmenter import Segmenter
     from visionkit.types import Preprocessing
 
     def keywords(function):
@@ -144,6 +145,8 @@ def test_model_keys_are_the_constructors_keywords(task, name):
 
     own = keywords(model_class(task, name)) - NOT_IN_RECIPES
     shared = keywords(build_backbone) | keywords(Preprocessing)
+    if task == "semantic_segmentation":
+        shared |= keywords(Segmenter)  # which the networks pass on
     shared |= {"backbone", "start_from"}  # what makes or fills the model, not its own
     keys = set(MODEL_RECIPES[task][name].model_fields)
     assert keys <= shared | own

@@ -54,12 +54,10 @@ class DeepLabV3(Segmenter):
             keeps in a step. The published value needs about 10,000 steps to forget the
             statistics it starts with, until which validation lags behind; 0.9 to 0.99
             suits a short training. A backbone has its own, `build_backbone`'s.
-        auxiliary_level: Level such as "P4" for an auxiliary FCN head in training, see
-            `Segmenter`.
-        auxiliary_weight: Of its loss.
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model; default that of the network.
+        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     default_name = "deeplab_v3"
@@ -74,8 +72,6 @@ class DeepLabV3(Segmenter):
         separable: bool = False,
         dropout: float = DROPOUT,
         norm_momentum: float = NORM_MOMENTUM,
-        auxiliary_level: str | None = None,
-        auxiliary_weight: float = 0.4,
         preprocessing=None,
         class_names=None,
         name: str | None = None,
@@ -89,11 +85,7 @@ class DeepLabV3(Segmenter):
         images = keras.Input(backbone.input.shape[1:], name="images")
         pyramid = backbone(images)
         check_levels(pyramid)
-        if rates is None:
-            rates_here = _scaled(_RATES, 16 / output_stride(backbone))
-        else:
-            rates_here = check_rates(rates)
-        aspp = ASPP(rates_here, dropout=dropout, **head, name="aspp")
+        aspp = ASPP(_rates_on(backbone, rates), dropout=dropout, **head, name="aspp")
         features = aspp(pyramid[deepest_level(pyramid)])
         features = self._decode(features, pyramid, head)
         # Not the authors' N(0, 0.01): under Adam all features would begin by telling
@@ -119,8 +111,6 @@ class DeepLabV3(Segmenter):
             },
             class_names=class_names,
             backbone=backbone,
-            auxiliary_level=auxiliary_level,
-            auxiliary_weight=auxiliary_weight,
             preprocessing=preprocessing,
             name=name or self.default_name,
             **kwargs,
@@ -182,6 +172,13 @@ class DeepLabV3Plus(DeepLabV3):
         """The context at stride 4."""
         fine = select_levels(pyramid, ["P2"])["P2"]
         return DeepLabDecoder(**head, name="decoder")(context, fine)
+
+
+def _rates_on(backbone: keras.Model, rates) -> Sequence[int]:
+    """Those given, or the published ones at the backbone's output stride."""
+    if rates is None:
+        return _scaled(_RATES, 16 / output_stride(backbone))
+    return check_rates(rates)
 
 
 def _scaled(rates: Sequence[int], factor: float) -> list[int]:

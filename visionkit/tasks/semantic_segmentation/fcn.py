@@ -44,12 +44,10 @@ class FCN(Segmenter):
             none on `vgg16_fcn`, a quarter of P5's elsewhere.
         dropout: Share of its features dropped in training.
         learn_upsampling: Whether the upsampling trains; it begins as bilinear.
-        auxiliary_level: Level such as "P4" for an auxiliary FCN head in training, see
-            `Segmenter`.
-        auxiliary_weight: Of its loss.
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model.
+        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     def __init__(
@@ -61,8 +59,6 @@ class FCN(Segmenter):
         head_channels: int | None = None,
         dropout: float = 0.1,
         learn_upsampling: bool = True,
-        auxiliary_level: str | None = None,
-        auxiliary_weight: float = 0.4,
         preprocessing=None,
         class_names=None,
         name: str = "fcn",
@@ -97,8 +93,6 @@ class FCN(Segmenter):
                 "dropout": dropout,
                 "learn_upsampling": learn_upsampling,
             },
-            auxiliary_level=auxiliary_level,
-            auxiliary_weight=auxiliary_weight,
             preprocessing=preprocessing,
             class_names=class_names,
             name=name,

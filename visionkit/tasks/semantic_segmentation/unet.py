@@ -45,12 +45,10 @@ class UNet(Segmenter):
             default those of the backbone's P0, 16 where it has none.
         norm: Whether the convolutions after the backbone have batch normalisation;
             default whether the backbone has any.
-        auxiliary_level: Level such as "P4" for an auxiliary FCN head in training, see
-            `Segmenter`.
-        auxiliary_weight: Of its loss.
         preprocessing: `Preprocessing` for files; default "letterbox".
         class_names: Names in label order; default "0", "1", ...
         name: Name of the model.
+        **kwargs: `auxiliary_level` and `auxiliary_weight`, see `Segmenter`.
     """
 
     def __init__(
@@ -61,8 +59,6 @@ class UNet(Segmenter):
         padding: str = "same",
         width: int | None = None,
         norm: bool | None = None,
-        auxiliary_level: str | None = None,
-        auxiliary_weight: float = 0.4,
         preprocessing=None,
         class_names=None,
         name: str = "unet",
@@ -72,7 +68,7 @@ class UNet(Segmenter):
             raise ValueError(
                 f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}"
             )
-        if padding == "valid" and auxiliary_level:
+        if padding == "valid" and kwargs.get("auxiliary_level"):
             raise ValueError(
                 "With padding='valid' the levels are larger than the image, so none "
                 "can have an auxiliary head. Use padding='same'."
@@ -105,8 +101,6 @@ class UNet(Segmenter):
             backbone=backbone,
             num_classes=num_classes,
             components={"padding": padding, "width": width, "norm": norm},
-            auxiliary_level=auxiliary_level,
-            auxiliary_weight=auxiliary_weight,
             preprocessing=preprocessing,
             class_names=class_names,
             name=name,
