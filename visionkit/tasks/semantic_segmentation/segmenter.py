@@ -37,7 +37,7 @@ class Segmenter(AuxiliaryTraining, VisionTask):
     Args:
         images: The graph's input.
         outputs: Its logits.
-        pyramid: The backbone's levels in this graph.
+        pyramid: The backbone's levels in this graph, for an auxiliary head.
         num_classes: Number of classes.
         components: The constructor's further arguments, for its config.
         class_names: Names in label order; default "0", "1", ...
@@ -60,7 +60,7 @@ class Segmenter(AuxiliaryTraining, VisionTask):
         self,
         images,
         outputs,
-        pyramid: dict,
+        pyramid: dict | None = None,
         *,
         num_classes: int,
         components: dict | None = None,
@@ -90,7 +90,7 @@ class Segmenter(AuxiliaryTraining, VisionTask):
         self.auxiliary_level = auxiliary_level
         self.auxiliary_weight = auxiliary_weight
         if auxiliary_level is not None:
-            features = select_levels(pyramid, [auxiliary_level])[auxiliary_level]
+            features = select_levels(pyramid or {}, [auxiliary_level])[auxiliary_level]
             scores = auxiliary_scores(features, num_classes)
             scores = ResizeLike(name="auxiliary")(scores, images)
             graph = {"logits": self.output, "auxiliary": scores}
