@@ -36,8 +36,8 @@ def check_header(encoded):
     Raises:
         InvalidArgumentError: Empty, not an image, larger than `MAX_PIXELS` or
             `MAX_SIDE`, smaller than `MIN_SIDE`, a JPEG of more than `MAX_SCANS`, a
-            damaged GIF or an animated WebP.
-            The text begins with the rule, as `headers.inspect_image` names it.
+            damaged GIF or an animated WebP. The text begins with the rule, as
+            `headers.inspect_image` names it.
     """
     head = read_head(encoded)
     empty = tf.strings.length(encoded) == 0
