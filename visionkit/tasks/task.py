@@ -87,6 +87,17 @@ class VisionTask(keras.Model):
         """
         return self.predictor.predict(x, **kwargs)
 
+    def make_train_function(self, force: bool = False):
+        """As Keras', with the optimizer's variables made before.
+
+        Made within the first step, as Keras leaves it, they have TensorFlow trace the
+        step a second time.
+        """
+        optimizer = self.optimizer
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`; a divided model is measured on its first device.
 
