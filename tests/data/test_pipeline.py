@@ -59,6 +59,15 @@ def test_sources_are_read_as_plain_python(order, monkeypatch):
     assert callers and not [f for f in callers if "autograph_generated" in f]
 
 
+@pytest.mark.parametrize("order", [None, START], ids=["evaluation", "training"])
+def test_no_thread_tunes_a_pipeline(order):
+    """At the end of an epoch TensorFlow may wait a minute for it."""
+    dataset = make_dataset(classification_source(4), INPUT, 2, order=order)
+    options = dataset.map(lambda *batch: batch, tf.data.AUTOTUNE).options()
+    assert not options.autotune.enabled
+    assert options.autotune.initial_parallelism == os.cpu_count()
+
+
 def test_evaluation_reads_each_record_once_in_order():
     source = classification_source(10, format="PNG")
     dataset = make_dataset(source, INPUT, 4, with_ids=True)

@@ -43,6 +43,7 @@ from visionkit.data.targets import (
     simplify,
 )
 from visionkit.data.transforms import bind_transforms, check_transforms, stage_of
+from visionkit.data.tuning import without_autotuning
 from visionkit.types import BOX_TASKS, Preprocessing
 
 __all__ = ["Order", "batch_names", "make_dataset", "steps_per_epoch"]
@@ -142,7 +143,7 @@ def make_dataset(
         rows = batch_size if order is None else order.rows(batch_size)
         dataset = dataset.batch(rows, drop_remainder=order is not None)
         dataset = _change_batches(dataset, source, stages, order, batch_size)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        return without_autotuning(dataset.prefetch(tf.data.AUTOTUNE))
 
     return batches()
 

@@ -11,6 +11,7 @@ from visionkit.data.geometric import visible_boxes
 from visionkit.data.lazy import tf
 from visionkit.data.resize import boxes_to_input
 from visionkit.data.sources.base import Source
+from visionkit.data.tuning import without_autotuning
 from visionkit.types import MASK_SIZE, PADDING_LABEL
 
 MAX_BOXES = 400  # per image; more of them cost more than they teach
@@ -38,7 +39,7 @@ def count_boxes(source: Source):
     def count(record):
         return tf.shape(record["boxes"])[0]
 
-    counts = records.map(count)
+    counts = without_autotuning(records.map(count))
     return np.concatenate([[], *counts.batch(4096).as_numpy_iterator()]).astype(int)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from visionkit.data.decode import decode_image
+from visionkit.data.tuning import without_autotuning
 from visionkit.inference import graph
 from visionkit.inference.inputs import Image, is_file, original_size, split_kinds
 from visionkit.types import Preprocessing
@@ -32,7 +33,7 @@ def prepared_batches(
     """
     for indices in filter(None, split_kinds(items)):
         dataset = _prepared([items[i] for i in indices], preprocessing)
-        batches = dataset.batch(batch_size).prefetch(1)
+        batches = without_autotuning(dataset.batch(batch_size).prefetch(1))
         for start, batch in zip(
             itertools.count(step=batch_size), batches, strict=False
         ):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from visionkit.data.image_header import BadImage
+from visionkit.data.tuning import without_autotuning
 
 FRAMING = 16
 """Bytes that TFRecord adds to a record: uint64 length and its uint32 masked CRC-32C
@@ -141,10 +142,11 @@ class RecordFiles:
 
         read = self.reader()
         if seed is not None:
-            return self._shuffled(seed, read)
-        return tf.data.Dataset.range(len(self)).map(
+            return without_autotuning(self._shuffled(seed, read))
+        records = tf.data.Dataset.range(len(self)).map(
             lambda index: (index, read(index)), CYCLE, deterministic=True
         )
+        return without_autotuning(records)
 
     def _shuffled(self, seed, read):
         """Files in random order, read front to back, then windows shuffled."""
