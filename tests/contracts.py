@@ -169,7 +169,7 @@ def check_task(build, images, target, folder) -> None:
 
 
 def _count_traces(model) -> list:
-    """A list that grows with each trace of a training step: Python runs it only then."""
+    """A list that grows with each trace of a training step."""
     step, traces = model.train_step, []
 
     def counted(*args):

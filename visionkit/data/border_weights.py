@@ -83,6 +83,7 @@ def weigh_borders(dataset, weight: float = 10.0, sigma: float = 5.0, background=
     def of_batch(masks):
         return np.stack([border_weights(m, weight, sigma, background) for m in masks])
 
+    @tf.autograph.experimental.do_not_convert
     def add(images, masks):
         weights = tf.numpy_function(of_batch, [masks], tf.float32)
         return images, masks, tf.ensure_shape(weights, masks.shape)

@@ -11,14 +11,36 @@ import keras
 def on_first_device(model: keras.Model):
     """Within the block, what the model does is done on this process's first device.
 
-    Under `keras.distribution` (JAX) a model's variables lie on all devices of all
-    processes, and whatever touches them must be done by all at once. In the block they
-    are copies on one device: one process alone may save, evaluate and predict, with
-    batches of any size. Afterwards all variables are what they were. Without a
-    distribution nothing happens.
+    One process alone may then save, evaluate and predict, with batches of any size.
+    Afterwards the model is divided as it was. One that is not divided stays as it is.
 
     Args:
-        model: Built; replicated, as `keras.distribution.DataParallel` has it.
+        model: Built; under a `tf.distribute` strategy, or replicated, as
+            `keras.distribution.DataParallel` has it (JAX).
+    """
+    with _without_strategy(model), _without_distribution(model):
+        yield
+
+
+@contextlib.contextmanager
+def _without_strategy(model: keras.Model):
+    """TensorFlow: Keras asks the model for the strategy that it was built under."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    if strategy is None:
+        yield
+        return
+    model._distribute_strategy = None
+    try:
+        yield
+    finally:
+        model._distribute_strategy = strategy
+
+
+@contextlib.contextmanager
+def _without_distribution(model: keras.Model):
+    """JAX: variables lie on all devices of all processes; here they are copies on one.
+
+    Whatever touches those on all devices must be done by all processes at once.
     """
     distribution = keras.distribution.distribution()
     if distribution is None:

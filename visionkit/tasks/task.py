@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import warnings
@@ -104,11 +103,9 @@ class VisionTask(keras.Model):
         Divided among devices, a last batch that is not full leaves some without any
         image, which Keras, TensorFlow and JAX do not survive.
         """
-        with (
-            _unmirrored(self, kwargs),
-            on_first_device(self),
-            warnings.catch_warnings(),
-        ):
+        if getattr(self, "_distribute_strategy", None) is not None:
+            kwargs.pop("_use_cached_eval_dataset", None)  # what `fit` cached is divided
+        with on_first_device(self), warnings.catch_warnings():
             # An unreadable file makes the number of batches unknown beforehand, and
             # Keras takes the end of such data for an accident.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -158,21 +155,6 @@ def _serialize(value):
     if not hasattr(value, "get_config"):
         return value
     return keras.saving.serialize_keras_object(value)
-
-
-@contextlib.contextmanager
-def _unmirrored(model, kwargs: dict):
-    """Within the block a model built under a `tf.distribute` strategy has none."""
-    strategy = getattr(model, "_distribute_strategy", None)
-    if strategy is None:
-        yield
-        return
-    kwargs.pop("_use_cached_eval_dataset", None)  # what `fit` cached is distributed
-    model._distribute_strategy = None
-    try:
-        yield
-    finally:
-        model._distribute_strategy = strategy
 
 
 def default_preprocessing(
