@@ -21,6 +21,7 @@ import math
 
 import tensorflow as tf
 
+from visionkit.data.closing import end_iterators_at_exit
 from visionkit.data.geometric import move
 from visionkit.data.mixing import mix_batches
 from visionkit.data.multi_scale import resize_batches
@@ -101,6 +102,7 @@ def make_dataset(
             wrong order or not for this task.
     """
     _check_batch_size(batch_size)
+    end_iterators_at_exit()
     task = source.info.task
     check_transforms(transforms, task, order)
     transforms = bind_transforms(transforms, source)
