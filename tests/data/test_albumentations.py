@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from visionkit.data.geometric import cut, start_geometry
 from visionkit.data.mask_layers import MAX_LAYERS
 from visionkit.data.rle import encode_rle
 from visionkit.data.targets import map_boxes
-from visionkit.data.worker_pool import WorkerPool
+from visionkit.data.worker_pool import SLOTS, WorkerPool
 
 MIXED = [
     ("RandomResizedCrop", {"size": [24, 32]}),
@@ -311,6 +312,27 @@ def test_killed_worker_is_replaced_and_its_sample_redone():
         kill_at_work("twice", 2)
     assert "died twice" in str(answers["twice"]) and "on twice" in str(answers["twice"])
     assert not pool.pids
+
+
+def test_samples_that_come_while_a_worker_starts_wait_for_it():
+    image = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    pool = WorkerPool({"specs": SLOW}, 1, timeout=60.0)
+    pool.open()
+    memories = pool._workers[0].memories
+    with (
+        pytest.warns(RuntimeWarning, match="it is replaced"),
+        ThreadPoolExecutor(SLOTS) as threads,
+    ):
+        runs = [threads.submit(pool.run, [0], [image], "killed")]
+        until(lambda: any(memory.started for memory in memories))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        time.sleep(0.3)  # the new one is still importing
+        for i in range(1, SLOTS):  # also in the slot of its first word
+            runs.append(threads.submit(pool.run, [i], [image], str(i)))
+        for i, run in enumerate(runs):
+            expected = Policy(SLOW)([i], image)["image"]
+            np.testing.assert_array_equal(run.result()[0], expected)
+    pool.close()
 
 
 def test_stuck_worker_ends_in_an_error():

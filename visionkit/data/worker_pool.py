@@ -38,8 +38,10 @@ class _Worker:
         with self.lock:
             if self.stopped or self.process is not dead:
                 return False
-            self.process = WorkerProcess(self.memories, self.setup)
-            answer = self.process.ready()
+            process = WorkerProcess(self.memories, self.setup)
+            # Before others may use it: its first answer is not that of a sample.
+            answer = process.ready()
+            self.process = process
         if "error" in answer:  # the library was changed under a running program
             raise RuntimeError(answer["error"])
         return True
