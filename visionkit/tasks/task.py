@@ -95,7 +95,7 @@ class VisionTask(keras.Model):
         optimizer = self.optimizer
         if optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
+        super().make_train_function(force)
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`; a divided model is measured on its first device.

@@ -174,6 +174,14 @@ class Detector(VisionTask):
             **kwargs,
         )
 
+    def make_train_function(self, force: bool = False):
+        """As `VisionTask`'s; Keras makes the losses' means too in the first step."""
+        losses = self._compile_loss
+        if losses is not None and not losses.built:
+            names = dict.fromkeys(self.default_losses(), 0)  # only the structure counts
+            losses.build(names, names)
+        super().make_train_function(force)
+
     def scorer(self, source=None):
         """A `DetectionScorer` for answers of this model."""
         return DetectionScorer(self.class_names, self.preprocessing, source)
