@@ -215,13 +215,13 @@ TrainingSession.fit = starved
 
 
 def test_too_large_a_batch_names_batch_and_image_size(tmp_path):
-    """A batch of 200 needs some 3 GB beside what is there already, and gets 1."""
-    size = ["model.image_size=[64, 96]", "data.validation.num_scenes=4"]
-    batch = ["data.train.num_scenes=200", "data.batch_size=200"]
-    arguments = ["digits_unet", *size, *batch, *COMMON, "train.epochs=1"]
-    finish(start(tmp_path, *arguments, "--out", "run"))
+    """What each convolution makes of 64 images takes 1.3 GB, and gets 1."""
+    size = ["model.image_size=[512, 640]", "data.validation.num_scenes=2"]
+    few = ["data.train.num_scenes=4", "train.epochs=1"]
+    arguments = ["digits_unet", *size, *COMMON, *few]
+    finish(start(tmp_path, *arguments, "data.batch_size=2", "--out", "run"))
     before = states(tmp_path / "run")
-    starved = start(tmp_path, "run", "--resume", "train.epochs=2", probe=STARVE)
-    _, errors = finish(starved, 1)
-    assert "batches of 200 images of 64x96 pixels" in errors
+    larger = ["--resume", "--force", "data.batch_size=64", "train.epochs=2"]
+    _, errors = finish(start(tmp_path, "run", *larger, probe=STARVE), 1)
+    assert "batches of 64 images of 512x640 pixels" in errors
     assert states(tmp_path / "run") == before
