@@ -142,10 +142,11 @@ class RecordFiles:
 
         read = self.reader()
         if seed is not None:
-            return without_autotuning(self._shuffled(seed, read))
-        records = tf.data.Dataset.range(len(self)).map(
-            lambda index: (index, read(index)), CYCLE, deterministic=True
-        )
+            records = self._shuffled(seed, read)
+        else:
+            records = tf.data.Dataset.range(len(self)).map(
+                lambda index: (index, read(index)), CYCLE, deterministic=True
+            )
         return without_autotuning(records)
 
     def _shuffled(self, seed, read):
