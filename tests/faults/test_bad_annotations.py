@@ -484,6 +484,28 @@ def test_records_that_do_not_fit_their_checksum_are_left_out(shards, order, tmp_
     assert report.read == report.used + 2 == 6
 
 
+@pytest.mark.parametrize("order", [None, Order(0)], ids=["scoring", "training"])
+def test_what_fits_its_checksum_and_is_no_example_is_left_out(shards, order, tmp_path):
+    import tensorflow as tf
+
+    root = copy_of(shards, tmp_path)
+    shard = sorted(root.glob("*.tfrecord"))[0]
+    data = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in [b"\xff" * len(data[0]), *data[1:]]:
+            writer.write(record)
+    source = Records(root)
+    report = DataReport(source, max_bad=0.5)
+    batches = make_dataset(
+        source, Preprocessing(SIZE), 1, order=order, report=report, with_ids=True
+    )
+    ids = [i for _, target in batches.take(6) for i in target["image_id"].numpy()]
+    broken = json.loads((root / "index.json").read_text())["shards"][0]["indices"][0]
+    assert set(ids) == set(range(6)) - {broken}
+    [(name, detail)] = report.skipped["record.damaged"]
+    assert str(broken) in name and "no record with encoded" in detail
+
+
 @pytest.mark.parametrize("missing", ["encoded", "boxes", "box_labels", "label"])
 def test_a_record_without_a_feature_is_one_without_an_image(missing):
     import tensorflow as tf

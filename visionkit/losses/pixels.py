@@ -156,7 +156,7 @@ class OHEMCrossentropy(PixelCrossentropy):
 
     def measure(self, shares, logits, known, weights):
         """See the class."""
-        probability = ops.sum(shares * ops.softmax(logits, axis=-1), axis=-1)
+        probability = ops.sum(shares * probabilities(logits), axis=-1)
         hard = self.is_hard(ops.stop_gradient(probability), known)
         return weighted_mean(self.call(shares, logits), weights * hard, known * hard)
 
@@ -189,6 +189,15 @@ class OHEMCrossentropy(PixelCrossentropy):
             "threshold": self.threshold,
             "min_kept": self.min_kept,
         }
+
+
+def probabilities(logits):
+    """Softmax of logits (..., K), by way of its logarithm.
+
+    A cross-entropy beside it needs that, forwards and backwards, and the compilers of
+    graphs then make it once for both.
+    """
+    return ops.exp(ops.log_softmax(logits, axis=-1))
 
 
 def weighted_mean(values, weights, counted):

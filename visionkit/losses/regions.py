@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from visionkit.losses.pixels import EPSILON, PixelLoss
+from visionkit.losses.pixels import EPSILON, PixelLoss, probabilities
 
 
 class RegionLoss(PixelLoss):
@@ -29,7 +29,7 @@ class RegionLoss(PixelLoss):
     def measure(self, shares, logits, known, weights):
         """See the class."""
         weights = weights[..., None]
-        probability = ops.softmax(logits, axis=-1)
+        probability = probabilities(logits)
         size = ops.sum(weights * shares, axis=(0, 1, 2))
         losses = self.class_losses(shares, probability, weights, size)
         counted = ops.cast(ops.not_equal(size, 0), "float32")

@@ -105,6 +105,9 @@ def parse_example(
 
     Where that would refuse, the record is one without an image, which cannot be
     decoded, and without objects.
+
+    Raises:
+        InvalidArgumentError: It is no Example at all.
     """
     import tensorflow as tf
 

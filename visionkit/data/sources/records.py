@@ -11,7 +11,11 @@ import numpy as np
 from visionkit.data.image_header import BadImage
 from visionkit.data.sources.base import Record, Source, multi_hot
 from visionkit.data.sources.ragged import RAGGED_COLUMNS, join_rows
-from visionkit.data.sources.record_files import RecordFile, RecordFiles
+from visionkit.data.sources.record_files import (
+    RecordFile,
+    RecordFiles,
+    parse_or_nothing,
+)
 from visionkit.data.sources.record_format import (
     from_example,
     parse_example,
@@ -131,4 +135,6 @@ class Records(Source):
         return lambda index: self._parse(read(index))
 
     def _parse(self, example):
-        return parse_example(example, self._index.keys, self._classes)
+        return parse_or_nothing(
+            example, lambda one: parse_example(one, self._index.keys, self._classes)
+        )

@@ -15,6 +15,7 @@ from visionkit.data.mask_codes import MaskCode
 from visionkit.data.sources.base import Record, Source, SourceInfo, multi_hot
 from visionkit.data.sources.mask_classes import PEEKED, read_mask_classes, values_in
 from visionkit.data.sources.ragged import join_rows
+from visionkit.data.sources.record_files import parse_or_nothing
 from visionkit.data.sources.tfds_boxes import choose_boxes, find_boxes
 from visionkit.data.sources.tfds_files import choose, find_builder, index_files
 from visionkit.types import BOX_TASKS, TASKS
@@ -188,7 +189,10 @@ class Tfds(Source):
         import tensorflow as tf
 
         return self._files.dataset(seed).map(
-            lambda index, example: {"index": index, **self._parse(example)},
+            lambda index, example: {
+                "index": index,
+                **parse_or_nothing(example, self._parse),
+            },
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -196,7 +200,7 @@ class Tfds(Source):
     def reader(self):
         """As `Source.reader`, but each record is read at its place."""
         read = self._files.reader()
-        return lambda index: self._parse(read(index))
+        return lambda index: parse_or_nothing(read(index), self._parse)
 
     def _parse(self, example):
         import tensorflow as tf
