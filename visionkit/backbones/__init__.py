@@ -167,6 +167,7 @@ def build_backbone(
     freeze: Sequence[str] = (),
     norm_momentum: float | None = None,
     stochastic_depth: float | None = None,
+    dropout: float | None = None,
 ):
     """A functional `keras.Model` from images to the levels of a feature pyramid.
 
@@ -213,6 +214,9 @@ def build_backbone(
             residual branch, growing linearly from the first (Huang et al. 2016); 0
             for none. None keeps what was published: 0.2 in EfficientNets, none
             elsewhere. Networks without residual additions refuse it.
+        dropout: Share of single features that the backbone's own dropouts leave out
+            in training: on U-Net's deepest level, behind fc6 and fc7 of
+            `vgg16_fcn`. None keeps what was published, 0.5; others refuse it.
 
     Returns:
         The model, of Keras' own and registered layers, named `name`.
@@ -231,7 +235,12 @@ def build_backbone(
     check_options(name, weights, stochastic_depth)
 
     import_keras()
-    from visionkit.backbones.dilate import freeze_parts, rebuild, set_norm_momentum
+    from visionkit.backbones.dilate import (
+        freeze_parts,
+        rebuild,
+        set_dropout,
+        set_norm_momentum,
+    )
     from visionkit.backbones.weights import layer_variables, load_file, load_layers
 
     build = _resolve(BACKBONES[name])
@@ -251,6 +260,8 @@ def build_backbone(
     freeze_parts(backbone, freeze)
     if norm_momentum is not None:
         set_norm_momentum(backbone, norm_momentum)
+    if dropout is not None:
+        set_dropout(backbone, dropout)
     if imagenet:
         load_layers(backbone, layer_variables(reference), "The ImageNet network")
     elif weights is not None:

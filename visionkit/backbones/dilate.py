@@ -102,6 +102,28 @@ def set_norm_momentum(backbone: keras.Model, momentum: float) -> None:
             layer.momentum = momentum
 
 
+def set_dropout(backbone: keras.Model, rate: float) -> None:
+    """Gives every dropout of single features this rate.
+
+    Raises:
+        ValueError: It is not in [0, 1), or the backbone has no such layer.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={rate}")
+    layers = [
+        layer
+        for layer in flat_layers(backbone)
+        if isinstance(layer, keras.layers.Dropout) and not is_drop(layer)
+    ]
+    if not layers:
+        raise ValueError(
+            f"{backbone.name} has no dropout: leave `dropout` out. "
+            f"Received: dropout={rate}"
+        )
+    for layer in layers:
+        layer.rate = rate
+
+
 def freeze_parts(backbone: keras.Model, parts: Sequence[str]) -> None:
     """Fixes every layer up to and including the given levels, in place.
 

@@ -31,6 +31,7 @@ class ModelRecipe(Section):
     freeze: list[str] = pydantic.Field(default_factory=list)
     norm_momentum: float | None = pydantic.Field(None, ge=0, lt=1)
     stochastic_depth: float | None = pydantic.Field(None, ge=0, lt=1)
+    backbone_dropout: float | None = pydantic.Field(None, ge=0, lt=1)
     image_size: Size
     resize: Resize = "letterbox"
     crop_fraction: float = pydantic.Field(0.875, gt=0, le=1)
