@@ -186,13 +186,16 @@ def test_outlines_are_on_the_upright_image(tmp_path):
 def test_what_cannot_be_used_is_told(tmp_path):
     broken = {"name": "polygon", "all_points_x": [1, 2, 3], "all_points_y": [1, 2]}
     content = entries(*TWO, region(RECT), region(POINT, kind="dog"))
+    endless = {**ELLIPSE, "ry": float("inf")}
     content["a.png123"]["regions"] += [region(broken, kind="dog"), {}]
+    content["a.png123"]["regions"] += [region(endless, kind="dog")]
     content["c.png9"] = {"filename": "c.png", "regions": []}
     source = Via("via.json", root=write(tmp_path, content))
     assert len(source) == 2 and len(source.record(0)["boxes"]) == 2
     assert [skip.rule for skip in source.skipped] == ["image.missing"]
     rules = [remark.rule for remark in source.remarks]
-    assert rules == ["label.no_class", "mask.polygon", "mask.polygon", "label.no_class"]
+    wrong = ["mask.polygon", "mask.polygon", "label.no_class", "mask.polygon"]
+    assert rules == ["label.no_class", *wrong]
     assert "a.png, region 2" in source.remarks[0].name
     assert {f.rule for f in check_source(source).urgent} >= set(rules)
 

@@ -179,9 +179,13 @@ def _outline(kind: str, shape: dict) -> np.ndarray | None:
         points = np.array(list(_corners(kind, shape)), np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    limit = np.finfo(np.float32).max  # what a record can hold; nan is not below it
-    sound = points.ndim == 2 and len(points) >= 3 and (np.abs(points) < limit).all()
+    sound = points.ndim == 2 and len(points) >= 3 and _in_range(points)
     return points if sound else None
+
+
+def _in_range(numbers) -> bool:
+    """Whether a record can hold them; nan is not below the limit."""
+    return bool((np.abs(numbers) < np.finfo(np.float32).max).all())
 
 
 def _corners(kind: str, shape: dict) -> Iterator[tuple[float, float]]:
@@ -193,10 +197,13 @@ def _corners(kind: str, shape: dict) -> Iterator[tuple[float, float]]:
     elif kind in ("circle", "ellipse"):
         radii = [float(shape.get(key, shape.get("r"))) for key in ("rx", "ry")]
         theta = float(shape.get("theta") or 0)
+        center = float(shape["cx"]), float(shape["cy"])
+        if not _in_range([*radii, theta, *center]):
+            raise ValueError("no ellipse")
         angles = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
         along, across = radii[0] * np.cos(angles), radii[1] * np.sin(angles)
-        xs = float(shape["cx"]) + along * np.cos(theta) - across * np.sin(theta)
-        ys = float(shape["cy"]) + along * np.sin(theta) + across * np.cos(theta)
+        xs = center[0] + along * np.cos(theta) - across * np.sin(theta)
+        ys = center[1] + along * np.sin(theta) + across * np.cos(theta)
         yield from zip(xs, ys, strict=True)
 
 
