@@ -221,6 +221,7 @@ def test_masks_of_all_three_kinds(tmp_path):
     )
 
     first["segmentation"]["counts"] = "xx"
+    fifth["segmentation"] = [10**400]  # no float
     broken = load(tmp_path, content, task="instance_segmentation")
     assert [r.rule for r in broken.remarks] == ["mask.rle", "mask.polygon"]
     first["segmentation"] = {"size": [80, 40], "counts": "1"}

@@ -49,7 +49,7 @@ def polygons_to_rle(polygons, size: tuple[int, int]) -> bytes:
 
     try:
         rings = [np.asarray(ring, np.float64) for ring in polygons]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rings = []
     sound = [
         ring.ndim == 1 and len(ring) % 2 == 0 and np.isfinite(ring).all()
