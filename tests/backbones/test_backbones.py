@@ -218,11 +218,11 @@ print([value.shape for value in features.values()])
 
 def test_dropout_is_the_rate_of_the_backbones_own_dropouts():
     images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
-    backbone = build_backbone("unet_16", (32, 32), dropout=0.75)
+    backbone = build_backbone("unet_16", (32, 32), backbone_dropout=0.75)
     deepest = keras.ops.convert_to_numpy(backbone(images, training=True)["P4"])
     whole = keras.ops.convert_to_numpy(backbone(images)["P4"])
     assert np.mean(deepest[whole > 0] == 0) == pytest.approx(0.75, abs=0.05)
-    without = build_backbone("unet_16", (32, 32), dropout=0.0)
+    without = build_backbone("unet_16", (32, 32), backbone_dropout=0.0)
     np.testing.assert_array_equal(
         without(images, training=True)["P4"], without(images)["P4"]
     )
@@ -252,8 +252,8 @@ def test_dropout_is_the_rate_of_the_backbones_own_dropouts():
         ("keras_cv.resnet_50", {"weights": "x.h5"}, r"backbone\.load_weights\(PATH\)"),
         ("keras_cv.resnet_50", {"weights": "imagenet"}, "weights of .* are not loaded"),
         ("keras_cv.resnet_50", {"stochastic_depth": 0.1}, "closed layers of keras-cv"),
-        ("resnet18", {"dropout": 0.1}, "resnet18 has no dropout"),
-        ("unet_16", {"dropout": 1.0}, r"in \[0, 1\). Received: dropout=1.0"),
+        ("resnet18", {"backbone_dropout": 0.1}, "resnet18 has no dropout"),
+        ("unet_16", {"backbone_dropout": 1.0}, r"in \[0, 1\). .*dropout=1.0"),
         ("lenet5", {"freeze": ("P1", "P7")}, "no level 'P7' to freeze.*: P1, P2"),
         ("lenet5", {"weights": "imagenet"}, "no ImageNet weights for lenet5"),
         ("resnet18", {"weights": "imagenet"}, "no ImageNet weights for resnet18"),

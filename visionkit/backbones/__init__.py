@@ -167,7 +167,7 @@ def build_backbone(
     freeze: Sequence[str] = (),
     norm_momentum: float | None = None,
     stochastic_depth: float | None = None,
-    dropout: float | None = None,
+    backbone_dropout: float | None = None,
 ):
     """A functional `keras.Model` from images to the levels of a feature pyramid.
 
@@ -214,8 +214,8 @@ def build_backbone(
             residual branch, growing linearly from the first (Huang et al. 2016); 0
             for none. None keeps what was published: 0.2 in EfficientNets, none
             elsewhere. Networks without residual additions refuse it.
-        dropout: Share of single features that the backbone's own dropouts leave out
-            in training: on U-Net's deepest level, behind fc6 and fc7 of
+        backbone_dropout: Share of single features that the backbone's own dropouts
+            leave out in training: on U-Net's deepest level, behind fc6 and fc7 of
             `vgg16_fcn`. None keeps what was published, 0.5; others refuse it.
 
     Returns:
@@ -260,8 +260,8 @@ def build_backbone(
     freeze_parts(backbone, freeze)
     if norm_momentum is not None:
         set_norm_momentum(backbone, norm_momentum)
-    if dropout is not None:
-        set_dropout(backbone, dropout)
+    if backbone_dropout is not None:
+        set_dropout(backbone, backbone_dropout)
     if imagenet:
         load_layers(backbone, layer_variables(reference), "The ImageNet network")
     elif weights is not None:

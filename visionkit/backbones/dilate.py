@@ -109,7 +109,9 @@ def set_dropout(backbone: keras.Model, rate: float) -> None:
         ValueError: It is not in [0, 1), or the backbone has no such layer.
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={rate}")
+        raise ValueError(
+            f"`backbone_dropout` must be in [0, 1). Received: backbone_dropout={rate}"
+        )
     layers = [
         layer
         for layer in flat_layers(backbone)
@@ -117,8 +119,8 @@ def set_dropout(backbone: keras.Model, rate: float) -> None:
     ]
     if not layers:
         raise ValueError(
-            f"{backbone.name} has no dropout: leave `dropout` out. "
-            f"Received: dropout={rate}"
+            f"{backbone.name} has no dropout: leave `backbone_dropout` out. "
+            f"Received: backbone_dropout={rate}"
         )
     for layer in layers:
         layer.rate = rate

@@ -119,7 +119,7 @@ def build_model(recipe: Recipe, info, *, pretrained: bool = True):
         freeze=tuple(options.freeze),
         norm_momentum=options.norm_momentum,
         stochastic_depth=options.stochastic_depth,
-        dropout=options.backbone_dropout,
+        backbone_dropout=options.backbone_dropout,
     )
     own = options.options()
     if recipe.task == "classification":
