@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from visionkit.losses.pixels import PixelLoss, weighted_mean
+from visionkit.losses.pixels import PixelLoss, probabilities, weighted_mean
 
 
 @keras.saving.register_keras_serializable(package="visionkit")
@@ -41,7 +41,7 @@ class BoundaryLoss(PixelLoss):
     def measure(self, shares, logits, known, weights):
         """See the class."""
         distance = ops.stop_gradient(signed_distances(shares, self.max_distance))
-        terms = ops.softmax(logits, axis=-1) * distance
+        terms = probabilities(logits) * distance
         terms = terms * self.weights(logits.shape[-1])
         return weighted_mean(ops.sum(terms, axis=-1), weights, known)
 

@@ -121,8 +121,7 @@ class RecordFiles:
             )
             record = tf.data.experimental.from_variant(records, spec).take(1)
             damaged = tf.data.Dataset.from_tensors(b"")
-            record = record.ignore_errors().concatenate(damaged).take(1)
-            return record.get_single_element()
+            return _first(record, damaged)
 
         return read
 
@@ -208,9 +207,15 @@ def parse_or_nothing(example, parse):
     import tensorflow as tf
 
     one = tf.data.Dataset.range(1)
-    parsed = one.map(lambda _: parse(example)).ignore_errors()
+    parsed = one.map(lambda _: parse(example))
     nothing = one.map(lambda _: parse(tf.constant(b"")))
-    return parsed.concatenate(nothing).take(1).get_single_element()
+    return _first(parsed, nothing)
+
+
+def _first(attempt, otherwise):
+    """The element of `attempt`, a data set; that of `otherwise` where it raises."""
+    records = attempt.ignore_errors().concatenate(otherwise).take(1)
+    return records.get_single_element()
 
 
 def scan_lengths(path: str) -> Iterator[int]:

@@ -189,10 +189,7 @@ class Tfds(Source):
         import tensorflow as tf
 
         return self._files.dataset(seed).map(
-            lambda index, example: {
-                "index": index,
-                **parse_or_nothing(example, self._parse),
-            },
+            lambda index, example: {"index": index, **self._parse(example)},
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -200,9 +197,12 @@ class Tfds(Source):
     def reader(self):
         """As `Source.reader`, but each record is read at its place."""
         read = self._files.reader()
-        return lambda index: parse_or_nothing(read(index), self._parse)
+        return lambda index: self._parse(read(index))
 
     def _parse(self, example):
+        return parse_or_nothing(example, self._parse_example)
+
+    def _parse_example(self, example):
         import tensorflow as tf
 
         keys = filter(None, (self._image, self._mask))
