@@ -235,9 +235,9 @@ def build_backbone(
     check_options(name, weights, stochastic_depth)
 
     import_keras()
-    from visionkit.backbones.dilate import (
+    from visionkit.backbones.dilate import rebuild
+    from visionkit.backbones.settings import (
         freeze_parts,
-        rebuild,
         set_dropout,
         set_norm_momentum,
     )
