@@ -13,6 +13,7 @@ import numpy as np
 from serving_clients import pictures
 
 from visionkit._quiet import quiet_start
+from visionkit.serving.server.memory import limit_arenas
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -39,6 +40,7 @@ def server(arguments, path: str, name: str | None = None):
 
 def serve(path: str, name: str | None, pipe) -> None:
     """The development server, until it is told to stop."""
+    limit_arenas()  # as the command `serve`
     with quiet_start():
         from visionkit.serving.server.server import Server
         from visionkit.serving.server.sources import find_models

@@ -10,6 +10,7 @@ import sys
 import threading
 
 from visionkit._quiet import quiet_start
+from visionkit.serving.server.memory import limit_arenas
 
 _NEEDED = ("grpc", "starlette", "tensorflow_serving", "uvicorn")
 
@@ -27,6 +28,7 @@ def serve_command(arguments) -> None:
             f"`serve` needs {', '.join(missing)}: pip install 'visionkit[serve]'"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    limit_arenas()
     with quiet_start():
         from visionkit.serving.server.limits import Limits
         from visionkit.serving.server.registry import LOG
