@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import visionkit as vk
+from visionkit._registered import MODULES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "visionkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers from the bottom up: a part may import parts of lower layers, and itself.
 LAYERS = [
-    {"_version", "_quiet", "_spelling"},
+    {"_version", "_quiet", "_registered", "_spelling"},
     {"types", "paste"},
     {"ops", "blocks"},
     {"backbones", "necks", "heads", "losses", "metrics", "postprocess", "visualize"},
@@ -117,6 +120,33 @@ def test_importing_visionkit_is_cheap():
         "assert 'ImageClassifier' in dir(visionkit)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_keras_finds_every_class_by_name():
+    """All modules that register any are listed, none of them is missing."""
+    found = {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+        for file in FILES
+        if "saving.register_keras_serializable(" in file.read_text("utf-8")
+    }
+    assert found == set(MODULES)
+
+
+@pytest.mark.parametrize(
+    "first", ["import keras, visionkit", "import visionkit, keras; visionkit.load"]
+)
+def test_plain_keras_loads_a_model(first, tmp_path):
+    code = (
+        f"import sys; {first}\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "assert model.compiled and type(model) is visionkit.ImageClassifier"
+    )
+    backbone = vk.build_backbone("lenet5", (28, 28))
+    model = vk.ImageClassifier(backbone, num_classes=2)
+    model.compile()
+    model.save(tmp_path / "model.keras")
+    command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_wheel_packages_are_all_packages():

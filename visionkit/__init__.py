@@ -7,7 +7,8 @@
     vk.export(run.model, "saved_models/digits")          # a SavedModel
 
 Importing the package is cheap: TensorFlow and Keras are imported by the first name
-that needs them.
+that needs them. Once Keras is there, `keras.saving.load_model` reads what a model
+`save`d, as `vk.load` does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import lazy_loader as lazy
 
 from visionkit._quiet import quiet_start
+from visionkit._registered import register
 from visionkit._version import __version__
 
 # albumentations asks the network for a newer version when imported; never do that.
@@ -61,5 +63,11 @@ def __getattr__(name: str):
         return _attribute(name)  # its error
     with quiet_start():
         value = _attribute(name)
+    if "keras" in sys.modules:
+        register()
     globals()[name] = value  # the next use starts nothing
     return value
+
+
+if "keras" in sys.modules:
+    register()

@@ -22,8 +22,8 @@ _one_at_a_time = threading.RLock()
 def load(path: str | os.PathLike):
     """The trained model of a run folder or a `.keras` file, compiled as it was saved.
 
-    Plain `keras.saving.load_model` does the same once the model's class has been
-    imported; this also imports it, and refuses before anything is built or allocated
+    Plain `keras.saving.load_model` reads the same files (with visionkit imported behind
+    Keras, or used before); this refuses besides, before anything is built or allocated,
     what names foreign code, refers to other files, or declares more than it holds.
 
     Args:
