@@ -89,6 +89,8 @@ EXPECTED_TRAINABLE = {
     "csp_darknet_x": 31_584_120,
     "unet": 19_868_200,
     "unet_norm": 19_876_136,
+    "unet_32": 5_225_224,
+    "unet_32_norm": 5_229_192,
     "unet_16": 1_435_768,
     "unet_16_norm": 1_437_752,
     "keras_cv.resnet_18": 11_689_512,

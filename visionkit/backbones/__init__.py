@@ -95,6 +95,8 @@ BACKBONES: dict[str, str] = {
     "csp_darknet_x": "visionkit.backbones.csp_darknet:csp_darknet_x",
     "unet": "visionkit.backbones.unet:unet",
     "unet_norm": "visionkit.backbones.unet:unet_norm",
+    "unet_32": "visionkit.backbones.unet:unet_32",
+    "unet_32_norm": "visionkit.backbones.unet:unet_32_norm",
     "unet_16": "visionkit.backbones.unet:unet_16",
     "unet_16_norm": "visionkit.backbones.unet:unet_16_norm",
     "keras_cv.resnet_18": "visionkit.backbones.keras_cv:resnet_18",
@@ -135,7 +137,8 @@ _CONVERSIONS = {
 _TAPS = {
     "vgg16_fcn": r"block[1-4]_pool",
     **dict.fromkeys(
-        ("unet", "unet_norm", "unet_16", "unet_16_norm"), r"stage[0-3]_2_relu"
+        [f"unet{width}{norm}" for width in ("", "_32", "_16") for norm in ("", "_norm")],
+        r"stage[0-3]_2_relu",
     ),
     "inception_v3": r"activation(_[1-4])?|mixed\d+",
     "inception_resnet_v2": r"activation(_[1-4])?|block(35|17)_\d+_ac",
