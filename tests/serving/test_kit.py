@@ -1,5 +1,6 @@
 """The deployment kit is read by those who are to read it: protobuf, YAML, bash."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,19 +13,32 @@ import yaml
 from google.protobuf import text_format
 
 from visionkit.serving.kit import choose_versions, write_kit
-from visionkit.serving.kit_manifests import compose
+from visionkit.serving.kit_manifests import Machine, compose
 from visionkit.serving.server.sources import read_config_file
 from visionkit.tasks.__main__ import main
 
 
 @pytest.fixture
 def models(tmp_path):
-    for name, numbers in {"flowers": (3, 12), "cells": (1,)}.items():
-        for number in numbers:
-            folder = tmp_path / "saved_models" / name / str(number)
-            folder.mkdir(parents=True)
-            (folder / "saved_model.pb").write_bytes(b"0" * 1000 * number)
-    return tmp_path / "saved_models"
+    folder = tmp_path / "saved_models"
+    for number in (3, 12):
+        add_version(folder / "flowers" / str(number), "classification")
+    add_version(folder / "cells" / "1", "instance_segmentation")
+    return folder
+
+
+def add_version(folder, task):
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"0" * 1000 * int(folder.name))
+    (folder / "model.json").write_text(json.dumps({"task": task}))
+
+
+def read_manifests(folder):
+    """The service of Compose, and kind -> document of Kubernetes."""
+    compose = yaml.safe_load((folder / "compose.yaml").read_text())
+    (service,) = compose["services"].values()
+    documents = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
+    return service, {document["kind"]: document for document in documents}
 
 
 def test_models_config_names_versions_and_labels(models, tmp_path):
@@ -58,6 +72,17 @@ def test_a_request_may_hold_more_than_runs_at_once(models, tmp_path, batch, larg
     assert "enable_large_batch_splitting { value: true }" in lines
 
 
+@pytest.mark.parametrize("task", ["semantic_segmentation", "another"])
+def test_answers_of_several_sizes_are_not_put_together(models, tmp_path, task):
+    # The server would join the parts of a request as if all had the size of the first.
+    add_version(models / "roads" / "1", task)
+    write_kit(tmp_path, choose_versions([models]), batch=16)
+    lines = (tmp_path / "batching.config").read_text().splitlines()
+    assert "enable_large_batch_splitting { value: false }" in lines
+    assert "max_batch_size { value: 64 }" in lines
+    assert not any("max_execution_batch_size" in line for line in lines)
+
+
 def test_after_a_rollback_the_bad_version_does_not_come_back(models, tmp_path, capsys):
     flowers, config = models / "flowers", tmp_path / "kit" / "models.config"
 
@@ -88,15 +113,12 @@ def test_after_a_rollback_the_bad_version_does_not_come_back(models, tmp_path, c
 
 def test_manifests_hold_together(models, tmp_path):
     write_kit(tmp_path / "kit", choose_versions([models]), cpus=4, gpu=True)
-    compose = yaml.safe_load((tmp_path / "kit" / "compose.yaml").read_text())
-    (service,) = compose["services"].values()
+    service, documents = read_manifests(tmp_path / "kit")
     volume = {"type": "bind", "target": "/models/flowers", "read_only": True}
     assert {**volume, "source": str(models / "flowers")} in service["volumes"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert service["image"].startswith("tensorflow/serving:")
 
-    text = (tmp_path / "kit" / "kubernetes.yaml").read_text()
-    documents = {d["kind"]: d for d in yaml.safe_load_all(text)}
     pod = documents["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     # Both run the same server, on files that the ConfigMap holds.
@@ -110,6 +132,13 @@ def test_manifests_hold_together(models, tmp_path):
     # Drained: it sleeps for less than it is given, and longer than a request may take.
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert 30 <= sleep < pod["terminationGracePeriodSeconds"]
+    # Also over gRPC, where a client stays until it is asked to connect again; one call
+    # may take as long as any.
+    flags = dict(flag.split("=", 1) for flag in container["args"])
+    pairs = flags["--grpc_channel_arguments"].split(",")
+    age, grace = (int(pair.partition("=")[2]) for pair in pairs)
+    assert age <= 1000 * sleep / 2
+    assert grace >= int(flags["--rest_api_timeout_in_ms"])
     # Room for two versions of both models at least, of 12,000 and 1,000 bytes.
     memory = container["resources"]["limits"]["memory"]
     assert memory >= (1 << 30) + 2 * 13_000 and memory % (256 << 20) == 0
@@ -120,10 +149,62 @@ def test_manifests_hold_together(models, tmp_path):
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_threads_follow_the_cores_of_the_container(models, tmp_path):
+    write_kit(tmp_path, choose_versions([models]), cpus=3, batch=100)
+    service, _ = read_manifests(tmp_path)
+    for pool in ("intra", "inter"):
+        assert f"--tensorflow_{pool}_op_parallelism=3" in service["command"]
+    # A request holds a thread while it waits, and must not keep a batch from filling.
+    for flag in ("--rest_api_num_threads", "--grpc_max_threads"):
+        assert f"{flag}=200" in service["command"]
+
+
+def test_only_what_is_read_at_the_start_restarts_servers(models, tmp_path):
+    def started_with(**choice):
+        write_kit(tmp_path, choose_versions([models], **choice))
+        service, documents = read_manifests(tmp_path)
+        return service, documents["Deployment"]["spec"]["template"]
+
+    before = started_with()
+    assert started_with(canary=True) == before
+    add_version(models / "flowers" / "13", "classification")
+    assert started_with() == before
+    # No flag and no limit differs: the template has to tell of the file's content.
+    add_version(models / "cells" / "2", "semantic_segmentation")
+    for then, now in zip(before, started_with(), strict=True):
+        assert then != now
+
+
+def test_only_named_namespaces_may_ask(models, tmp_path):
+    def admitted(*arguments):
+        assert main(["kit", str(models), "--out", str(tmp_path), *arguments]) == 0
+        (rule,) = read_manifests(tmp_path)[1]["NetworkPolicy"]["spec"]["ingress"]
+        return rule["from"]
+
+    own = {"podSelector": {}}
+    assert admitted() == [own]
+    names = ["--allow-namespace", "gateway", "--allow-namespace", "monitoring"]
+    assert admitted(*names) == [
+        own,
+        *(
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": n}}}
+            for n in ("gateway", "monitoring")
+        ),
+    ]
+
+
+@pytest.mark.parametrize("gpu", [[], ["--gpu"]])
+def test_an_image_of_ones_own_is_taken_as_it_is_named(models, tmp_path, gpu):
+    image = ["--image", "registry/serving@sha256:00"]
+    assert main(["kit", str(models), "--out", str(tmp_path), *image, *gpu]) == 0
+    assert read_manifests(tmp_path)[0]["image"] == image[1]
+
+
 def test_compose_takes_folders_by_their_names():
     folders = {"a": Path("/price: 5$/{a}")}
-    machine = {"image": "image", "memory": 1, "cpus": 1, "gpu": False}
-    volumes = compose(folders, **machine)["services"]["serving"]["volumes"]
+    machine = Machine(image="image", memory=1, cpus=1, gpu=False, batch=1)
+    files = {"batching.config": "", "monitoring.config": ""}
+    volumes = compose(files, folders, machine)["services"]["serving"]["volumes"]
     assert volumes[1]["source"] == "/price: 5$$/{a}"
     assert all(volume["read_only"] for volume in volumes)
 
@@ -142,31 +223,77 @@ def test_monitoring_and_batching_are_protobuf_text(models, tmp_path):
             text_format.Parse(f"{text}}}", message, allow_unknown_field=True)
 
 
-@pytest.mark.parametrize("state", ["AVAILABLE", "LOADING", None])
-def test_ready_script_waits_for_every_model(models, tmp_path, state):
+@pytest.fixture
+def ready(models, tmp_path):
+    """Runs the kit's script against a server; returns its status and its messages."""
+    states = {}
+
     class Status(BaseHTTPRequestHandler):
         def do_GET(self):
-            here = "AVAILABLE" if self.path.endswith("cells") else state
-            self.send_response(200 if here else 404)
+            state = states.get(self.path.removeprefix("/v1/models/"))
+            self.send_response(200 if state else 404)
             self.end_headers()
-            self.wfile.write(f'{{"state": "{here}"}}'.encode())
+            self.wfile.write(f'{{"state": "{state}"}}'.encode())
 
         def log_message(self, *_):
             pass
 
-    write_kit(tmp_path, choose_versions([models]))
-    server = HTTPServer(("127.0.0.1", 0), Status)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {**os.environ, "PORT": str(server.server_port)}
-    command = ["bash", str(tmp_path / "ready.sh")]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True)
-    finally:
+    def run(*arguments, **now):
+        states.clear()
+        states.update(now)
+        write_kit(tmp_path / "kit", choose_versions([models]))
+        return subprocess.run(
+            ["bash", tmp_path / "kit" / "ready.sh", *arguments],
+            env={**os.environ, "PORT": str(server.server_port), "TMPDIR": str(stamps)},
+            capture_output=True,
+        )
+
+    stamps = tmp_path / "stamps"
+    stamps.mkdir()
+    with HTTPServer(("127.0.0.1", 0), Status) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05]).start()
+        yield run
         server.shutdown()
-        server.server_close()
-    assert (done.returncode == 0) == (state == "AVAILABLE")
-    assert not done.stderr
-    # And nobody there.
+
+
+UP = "AVAILABLE"
+
+
+@pytest.mark.parametrize("state", ["LOADING", None])
+@pytest.mark.parametrize("mode", [[], ["all"]])
+def test_a_server_is_ready_when_it_has_every_model(ready, state, mode):
+    for _ in range(2):  # having been asked changes nothing
+        assert ready(*mode, cells=UP, flowers=state).returncode
+    done = ready(*mode, cells=UP, flowers=UP)
+    assert done.returncode == 0 and not done.stderr
+
+
+@pytest.mark.parametrize("state", ["LOADING", "END"])
+def test_a_model_is_added_while_others_serve(ready, models, state):
+    others = {"cells": UP, "flowers": UP}
+    assert ready("all", **others).returncode == 0
+    add_version(models / "roads" / "1", "classification")
+    # Those that run stay in service, also when it never loads; a new one waits for it.
+    assert ready(**others, roads=state).returncode == 0
+    assert ready("all", **others, roads=state).returncode
+    # One that was served and is gone counts, the added one no less than the others.
+    assert ready(cells=UP, flowers="END", roads=state).returncode
+    assert ready(**others, roads=UP).returncode == 0
+    assert ready(**others).returncode
+
+
+def test_a_model_that_comes_back_is_a_new_one(ready, models):
+    assert ready(cells=UP, flowers=UP).returncode == 0
+    (models / "cells").rename(models / ".cells")
+    assert ready(flowers=UP).returncode == 0
+    (models / ".cells").rename(models / "cells")
+    assert ready(flowers=UP, cells="LOADING").returncode == 0
+
+
+def test_a_server_that_does_not_listen_is_not_ready(models, tmp_path):
+    write_kit(tmp_path, choose_versions([models]))
+    environment = {**os.environ, "PORT": "1", "TMPDIR": str(tmp_path)}
+    command = ["bash", str(tmp_path / "ready.sh")]
     assert subprocess.run(command, env=environment, capture_output=True).returncode
 
 
@@ -187,7 +314,7 @@ def test_labels_lead_clients_to_their_versions(saved_models, tmp_path, picture):
                     assert client.predict(picture(30, 40))[0].ok
             with pytest.raises(CallError, match="previous"):
                 Client(url, "letters", label="previous").predict(picture(30, 40))
-        environment = {**os.environ, "PORT": str(server.port)}
+        environment = {**os.environ, "PORT": str(server.port), "TMPDIR": str(tmp_path)}
         subprocess.run(["bash", tmp_path / "ready.sh"], env=environment, check=True)
 
 

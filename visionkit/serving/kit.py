@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from visionkit.serving.kit_manifests import compose, kubernetes
+from visionkit.serving.kit_configs import MONITORING, batching_config, ready_script
+from visionkit.serving.kit_manifests import Machine, compose, kubernetes
 from visionkit.serving.publish import versions
-from visionkit.serving.server.limits import Limits
 from visionkit.serving.server.sources import find_models
 
 IMAGE = "tensorflow/serving:2.20.0"
@@ -28,23 +29,9 @@ _MEMORY_STEP = 256 << 20  # a limit that a few bytes more of a model leave alone
 # loaded before the oldest goes.
 _MEMORY_FACTOR = 3 * 1.2
 
-MONITORING = """\
-prometheus_config {
-  enable: true
-  path: "/monitoring/prometheus/metrics"
-}
-"""
-
-# The status answers 200 whatever the state is: only AVAILABLE can be asked.
-_READY = """\
-#!/bin/bash
-# Succeeds when every model has an available version. For the image, which has no curl.
-for model in {names}; do
-  exec 3<>/dev/tcp/127.0.0.1/"${{PORT:-8501}}" || exit 1
-  printf 'GET /v1/models/%s HTTP/1.0\\r\\nConnection: close\\r\\n\\r\\n' "$model" >&3
-  timeout 5 cat <&3 | grep -q '"AVAILABLE"' || exit 1
-done
-"""
+# The other answers are as large as the model makes them. Semantic segmentation pads to
+# the largest image that ran with it.
+_TASKS_OF_ONE_SIZE = {"classification", "detection", "instance_segmentation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +51,31 @@ class Deployed:
     @property
     def size(self) -> int:
         """Bytes of the largest served version."""
+        return max(_folder_bytes(folder) for folder in self._served())
+
+    @property
+    def answers_have_one_size(self) -> bool:
+        """Whether an image's answer is as large with other images as without.
+
+        False for a model that does not say what it is.
+        """
+        return all(_task(folder) in _TASKS_OF_ONE_SIZE for folder in self._served())
+
+    def _served(self) -> list[Path]:
         found = versions(self.base)
-        return max(_folder_bytes(found[n]) for n in set(self.labels.values()))
+        return [found[number] for number in set(self.labels.values())]
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _task(version: Path) -> str | None:
+    """What `model.json` calls the task; None without one."""
+    try:
+        return json.loads((version / "model.json").read_text("utf-8")).get("task")
+    except (OSError, ValueError):
+        return None
 
 
 def choose_versions(
@@ -170,14 +180,16 @@ def write_kit(
     batch: int = 16,
     cpus: int = 2,
     gpu: bool = False,
-    image: str = IMAGE,
+    image: str | None = None,
+    namespaces: Sequence[str] = (),
 ) -> list[Path]:
     """Write the configuration of the official server image for some models.
 
     - `models.config`: models, versions, labels; the server reads it again when it
       changes;
     - `batching.config`, `monitoring.config`: the server's further files;
-    - `ready.sh`: succeeds when every model is available;
+    - `ready.sh`: succeeds when every model is available; a model that is added later
+      does not count before it once was;
     - `compose.yaml`: one machine; `docker compose up` in the folder;
     - `kubernetes.yaml`: a Deployment with probes, drain and limits, its Service,
       disruption budget and network policy, and the files above as a ConfigMap. It
@@ -186,10 +198,12 @@ def write_kit(
     Args:
         folder: Made if need be; files of these names are replaced.
         models: Of `choose_versions`.
-        batch: Images that the server runs at once, at most.
+        batch: Images that the server runs at once, at most. Where a model's answers
+            are not of one size a larger request runs at once too.
         cpus: Processor cores of a server.
         gpu: Whether it has a GPU.
-        image: The server's image.
+        image: The server's image; default the official one, for a GPU if it has one.
+        namespaces: Of a cluster, whose pods may ask beside those of the server's own.
 
     Returns:
         The files.
@@ -204,17 +218,26 @@ def write_kit(
         )
     files = {
         "models.config": models_config(models),
-        "batching.config": batching_config(batch, cpus),
+        "batching.config": batching_config(
+            batch, cpus, split=all(model.answers_have_one_size for model in models)
+        ),
         "monitoring.config": MONITORING,
-        "ready.sh": _READY.format(names=" ".join(model.name for model in models)),
+        "ready.sh": ready_script(model.name for model in models),
     }
-    image = f"{image}-gpu" if gpu else image
     bytes_needed = SERVER_MEMORY + _MEMORY_FACTOR * sum(m.size for m in models)
-    memory = math.ceil(bytes_needed / _MEMORY_STEP) * _MEMORY_STEP
+    machine = Machine(
+        image=image or (f"{IMAGE}-gpu" if gpu else IMAGE),
+        memory=math.ceil(bytes_needed / _MEMORY_STEP) * _MEMORY_STEP,
+        cpus=cpus,
+        gpu=gpu,
+        batch=batch,
+    )
     folders = {model.name: model.base.resolve() for model in models}
-    machine = {"image": image, "memory": memory, "cpus": cpus, "gpu": gpu}
-    files["compose.yaml"] = _yaml(compose(folders, **machine))
-    files["kubernetes.yaml"] = _yaml(*kubernetes(files, **machine))
+    manifests = {
+        "compose.yaml": _yaml(compose(files, folders, machine)),
+        "kubernetes.yaml": _yaml(*kubernetes(files, machine, namespaces)),
+    }
+    files |= manifests
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -241,26 +264,6 @@ def models_config(models: Sequence[Deployed]) -> str:
             lines.append(f'    version_labels {{ key: "{label}" value: {number} }}')
         lines.append("  }")
     return "\n".join([*lines, "}"]) + "\n"
-
-
-def batching_config(batch: int, cpus: int) -> str:
-    """`BatchingParameters` in protobuf's text format.
-
-    `max_batch_size` is what one request may hold; what is more than
-    `max_execution_batch_size` is split and runs in parts.
-    """
-    return f"""\
-max_batch_size {{ value: {max(batch, Limits.batch)} }}
-batch_timeout_micros {{ value: 2000 }}
-num_batch_threads {{ value: {cpus} }}
-max_enqueued_batches {{ value: 100 }}
-enable_large_batch_splitting {{ value: true }}
-max_execution_batch_size {{ value: {batch} }}
-"""
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 class _Dumper(yaml.SafeDumper):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-FLAGS = (
+_FLAGS = (
     "--port=8500",
     "--rest_api_port=8501",
     "--rest_api_timeout_in_ms=30000",
@@ -18,21 +20,72 @@ FLAGS = (
     "--batching_parameters_file=/kit/batching.config",
     # On by default, and answers whoever reaches the gRPC port.
     "--enable_profiler=false",
+    # All calls of a connection go to one server, also to one that is about to stop.
+    # After 10 s, well within the drain, the client is asked to open another; the calls
+    # under way have as long as a REST request.
+    "--grpc_channel_arguments="
+    "grpc.max_connection_age_ms=10000,grpc.max_connection_age_grace_ms=30000",
 )
-"""What the server is started with; the folders are mounted at /kit and /models."""
+
+_READ_AT_START = ("batching.config", "monitoring.config")
 
 
-def compose(folders: Mapping[str, Path], *, image, memory, cpus, gpu) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What one server runs on.
+
+    Attributes:
+        image: Of the container.
+        memory: Limit in bytes.
+        cpus: Processor cores.
+        gpu: Whether it has a GPU.
+        batch: Images that it runs at once.
+    """
+
+    image: str
+    memory: int
+    cpus: int
+    gpu: bool
+    batch: int
+
+    @property
+    def flags(self) -> list[str]:
+        """What the server is started with; the folders are at /kit and /models.
+
+        Left alone it takes its threads from the cores of the whole machine, not from
+        those that the container may use.
+        """
+        # Each request that waits for its batch holds one: a batch runs, another fills.
+        requests = max(4 * self.cpus, 2 * self.batch)
+        return [
+            *_FLAGS,
+            f"--tensorflow_intra_op_parallelism={self.cpus}",
+            f"--tensorflow_inter_op_parallelism={self.cpus}",
+            f"--rest_api_num_threads={requests}",
+            f"--grpc_max_threads={requests}",
+        ]
+
+
+def _start_up(files: Mapping[str, str]) -> dict[str, str]:
+    """An annotation that changes with the files that only a restart reads."""
+    digest = hashlib.sha256("".join(files[n] for n in _READ_AT_START).encode())
+    return {"checksum/start-up": digest.hexdigest()}
+
+
+def compose(
+    files: Mapping[str, str], folders: Mapping[str, Path], machine: Machine
+) -> dict:
     """The content of `compose.yaml`, for models by name and their folders."""
     devices = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
-    limits = {"cpus": str(cpus), "memory": str(memory)}
+    limits = {"cpus": str(machine.cpus), "memory": str(machine.memory)}
     resources = {"limits": limits}
-    if gpu:
+    if machine.gpu:
         resources["reservations"] = {"devices": devices}
     service = {
-        "image": image,
+        "image": machine.image,
+        "labels": _start_up(files),
         "entrypoint": ["tensorflow_model_server"],
-        "command": list(FLAGS),
+        "command": machine.flags,
         # The server asks nobody who they are: no further than this machine.
         "ports": ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"],
         "volumes": [
@@ -63,12 +116,13 @@ def _mount(source: str, target: str) -> dict:
     return {"type": "bind", "source": source, "target": target, "read_only": True}
 
 
-def kubernetes(files: dict[str, str], *, image, memory, cpus, gpu) -> list[dict]:
+def kubernetes(
+    files: Mapping[str, str], machine: Machine, namespaces: Sequence[str]
+) -> list[dict]:
     """The documents of `kubernetes.yaml`, with `files` in a ConfigMap."""
     name = "tensorflow-serving"
     labels = {"app": name}
     selector = {"matchLabels": labels}
-    config = {k: v for k, v in files.items() if not k.endswith(".yaml")}
 
     def document(kind: str, api: str, **content) -> dict:
         metadata = {"name": name, "labels": labels}
@@ -78,10 +132,10 @@ def kubernetes(files: dict[str, str], *, image, memory, cpus, gpu) -> list[dict]
     network = {
         "podSelector": selector,
         "policyTypes": ["Ingress"],
-        # Nobody is asked who they are: pods of this namespace alone.
+        # Nobody is asked who they are: pods of this namespace, and of those named.
         "ingress": [
             {
-                "from": [{"podSelector": {}}],
+                "from": [{"podSelector": {}}, *map(_namespace, namespaces)],
                 "ports": [{"port": port} for port in ports.values()],
             }
         ],
@@ -94,18 +148,19 @@ def kubernetes(files: dict[str, str], *, image, memory, cpus, gpu) -> list[dict]
             "metadata": {
                 "labels": labels,
                 "annotations": {
+                    **_start_up(files),
                     "prometheus.io/scrape": "true",
                     "prometheus.io/port": "8501",
                     "prometheus.io/path": "/monitoring/prometheus/metrics",
                 },
             },
-            "spec": _pod(name, image, memory, cpus, gpu),
+            "spec": _pod(name, machine),
         },
     }
     service_ports = [{"name": k, "port": v} for k, v in ports.items()]
     budget = {"minAvailable": 1, "selector": selector}
     return [
-        document("ConfigMap", "v1", data=config),
+        document("ConfigMap", "v1", data=dict(files)),
         document("Deployment", "apps/v1", spec=deployment),
         document("Service", "v1", spec={"selector": labels, "ports": service_ports}),
         document("PodDisruptionBudget", "policy/v1", spec=budget),
@@ -113,18 +168,28 @@ def kubernetes(files: dict[str, str], *, image, memory, cpus, gpu) -> list[dict]
     ]
 
 
-def _pod(name: str, image: str, memory: int, cpus: int, gpu: bool) -> dict:
-    ready = {"exec": {"command": ["bash", "/kit/ready.sh"]}, "timeoutSeconds": 10}
-    limits = {"memory": memory} | ({"nvidia.com/gpu": 1} if gpu else {})
+def _namespace(name: str) -> dict:
+    """All pods of a namespace; the cluster itself gives it this label."""
+    labels = {"kubernetes.io/metadata.name": name}
+    return {"namespaceSelector": {"matchLabels": labels}}
+
+
+def _probe(*command: str, **settings) -> dict:
+    return {"exec": {"command": list(command)}, "timeoutSeconds": 10, **settings}
+
+
+def _pod(name: str, machine: Machine) -> dict:
+    ready = ("bash", "/kit/ready.sh")
+    limits = {"memory": machine.memory} | ({"nvidia.com/gpu": 1} if machine.gpu else {})
     container = {
         "name": name,
-        "image": image,
+        "image": machine.image,
         "command": ["tensorflow_model_server"],
-        "args": list(FLAGS),
+        "args": machine.flags,
         "ports": [{"containerPort": port} for port in (8500, 8501)],
-        "resources": {"requests": {"cpu": cpus, **limits}, "limits": limits},
-        "startupProbe": {**ready, "periodSeconds": 5, "failureThreshold": 60},
-        "readinessProbe": {**ready, "periodSeconds": 10},
+        "resources": {"requests": {"cpu": machine.cpus, **limits}, "limits": limits},
+        "startupProbe": _probe(*ready, "all", periodSeconds=5, failureThreshold=60),
+        "readinessProbe": _probe(*ready, periodSeconds=10),
         "livenessProbe": {"tcpSocket": {"port": 8500}, "periodSeconds": 20},
         # The server takes no notice of SIGTERM. While this sleeps the pod leaves the
         # Service and goes on answering; the grace period then ends it.

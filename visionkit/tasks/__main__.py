@@ -216,6 +216,15 @@ def _add_kit(kit) -> None:
     )
     kit.add_argument("--cpus", type=int, default=2, help="cores of a server")
     kit.add_argument("--gpu", action="store_true", help="the server has a GPU")
+    kit.add_argument("--image", help="of the server; default the official one")
+    kit.add_argument(
+        "--allow-namespace",
+        dest="namespaces",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="its pods may ask too, e.g. the gateway's; may be repeated",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

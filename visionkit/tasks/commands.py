@@ -294,7 +294,8 @@ def kit_command(arguments) -> None:
 
     in_use = Path(arguments.out) / "models.config"
     models = choose_versions(arguments.models, canary=arguments.canary, replaces=in_use)
-    options = {key: getattr(arguments, key) for key in ("batch", "cpus", "gpu")}
+    keys = ("batch", "cpus", "gpu", "image", "namespaces")
+    options = {key: getattr(arguments, key) for key in keys}
     console = make_console()
     for file in write_kit(arguments.out, models, **options):
         console.print(f"written  {file}")
