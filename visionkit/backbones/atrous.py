@@ -45,6 +45,21 @@ def output_stride(backbone: keras.Model) -> int:
     )
 
 
+def check_undilated(backbone: keras.Model) -> None:
+    """Refuse levels that are not at strides of 2**n, for what doubles them.
+
+    Raises:
+        ValueError: The deepest level Pn has another stride than 2**n.
+    """
+    stride, level = output_stride(backbone), deepest_level(backbone.output)
+    if stride != 2 ** int(level[1:]):
+        raise ValueError(
+            f"{level} must be at stride {2 ** int(level[1:])}: this model doubles each "
+            f"level onto the next finer one. Leave `output_stride` out. Received: "
+            f"{backbone.name} with output_stride={stride}"
+        )
+
+
 def multi_grid(backbone: keras.Model) -> tuple[int, ...] | None:
     """The unit rates of the blocks of a ResNet's last stage, ones where it has none.
 

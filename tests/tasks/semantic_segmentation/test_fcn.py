@@ -165,3 +165,11 @@ def test_a_training_step_of_the_published_network(stride):
     logs = model.train_on_batch(images, masks, return_dict=True)
     assert logs["loss"] == pytest.approx(np.log(21), rel=1e-3)  # all scores are zero
     assert (model.head.scores["P5"].get_weights()[1] != before).any()
+
+
+@pytest.mark.parametrize("task", [vk.FCN, vk.UNet, vk.YOLO])
+def test_refuses_levels_that_lie_on_another_stride(task):
+    """Doubled, a dilated P5 would lie on a quarter of P4, without an error."""
+    backbone = vk.build_backbone("mobilenet_v1_025", (64, 64), output_stride=16)
+    with pytest.raises(ValueError, match="P5 must be at stride 32.*output_stride=16"):
+        task(backbone, 3)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from visionkit.backbones.atrous import check_undilated
 from visionkit.backbones.csp_darknet import SIZES
 from visionkit.heads.yolo import YOLOHead
 from visionkit.losses.boxes import IoULoss
@@ -98,6 +99,7 @@ class YOLO(Detector):
         images = keras.Input(backbone.input.shape[1:], name="images")
         levels = backbone(images)
         check_levels(levels)
+        check_undilated(backbone)
         pyramid = neck(select_levels(levels, neck.levels))
         channels = next(iter(pyramid.values())).shape[-1]
         head = YOLOHead(num_classes, channels, levels=tuple(pyramid), name="head")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import keras
 
+from visionkit.backbones.atrous import check_undilated
 from visionkit.blocks import CropLike
 from visionkit.heads.fcn import LEVELS, FCNHead
 from visionkit.tasks.semantic_segmentation.segmenter import Segmenter
@@ -37,7 +38,8 @@ class FCN(Segmenter):
     Input, truth and outputs: see `Segmenter`.
 
     Args:
-        backbone: A `keras.Model` with P5, for strides 16 and 8 with P4 and P3.
+        backbone: A `keras.Model` with P5, for strides 16 and 8 with P4 and P3, not
+            dilated.
         num_classes: Number of classes, a background among them.
         stride: 32, 16 or 8, of the finest level that is scored.
         head_channels: Of the convolution before the scores of P5, 0 for none; default
@@ -67,6 +69,7 @@ class FCN(Segmenter):
         images = keras.Input(backbone.input.shape[1:], name="images")
         pyramid = backbone(images)
         check_levels(pyramid)
+        check_undilated(backbone)
         if head_channels is None:
             whole = backbone.name == "vgg16_fcn"
             head_channels = (

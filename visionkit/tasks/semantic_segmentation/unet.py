@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import keras
 
+from visionkit.backbones.atrous import check_undilated
 from visionkit.backbones.names import flat_layers
 from visionkit.backbones.unet import unpadded
 from visionkit.blocks import CropLike
@@ -38,7 +39,7 @@ class UNet(Segmenter):
     Input, truth and outputs: see `Segmenter`.
 
     Args:
-        backbone: A `keras.Model` with at least one level.
+        backbone: A `keras.Model` with at least one level, not dilated.
         num_classes: Number of classes, a background among them.
         padding: `"same"`, or `"valid"` for the U-Net backbones.
         width: Channels at the image's size, twice as many at every coarser one;
@@ -76,6 +77,8 @@ class UNet(Segmenter):
         check_levels(backbone.output)
         if padding == "valid":
             backbone = unpadded(backbone)
+        else:
+            check_undilated(backbone)
         if width is None:
             finest = backbone.output.get("P0")
             width = WIDTH if finest is None else finest.shape[-1]
