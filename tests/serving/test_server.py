@@ -25,9 +25,12 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from visionkit.serving.publish import versions
+from visionkit.serving.server import registry, sources
 from visionkit.serving.server.limits import Limits
 from visionkit.serving.server.server import Server
 from visionkit.serving.server.sources import find_models
+from visionkit.serving.warmup import write_warmup
 from visionkit.tasks.__main__ import main
 
 LIMITS = Limits(
@@ -184,6 +187,37 @@ def test_what_lies_where_is_found(tmp_path):
         find_models(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_told_once_and_stops_nobody(
+    tmp_path, monkeypatch, caplog
+):
+    stamped = []
+    monkeypatch.setattr(registry, "_stamp", lambda folder: stamped.append(folder))
+    publish_adder(tmp_path / "adder", 1)
+    models = registry.Registry(lambda: find_models(tmp_path))
+    models.refresh()
+    for name in ("adder", "later"):
+        publish_adder(tmp_path / name, 2, version=2)
+
+    def unreadable(base):
+        if base.name == "adder":
+            raise PermissionError("not now")
+        return versions(base)
+
+    monkeypatch.setattr(sources, "versions", unreadable)
+    for _ in range(3):
+        models.refresh()
+    found = [(v.model, v.number, v.state) for v in models.all()]
+    assert found == [("adder", 1, "AVAILABLE"), ("later", 2, "AVAILABLE")]
+    told = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert told == ["adder: not now"]
+    assert len(stamped) == 2  # once each: what is served is not looked through again
+    monkeypatch.setattr(sources, "versions", versions)
+    models.refresh()
+    with models.lease("adder") as newest:
+        assert newest.number == 2
+    models.stop()
+
+
 def body_of(size):
     return json.dumps({"inputs": [[1, 2]], "pad": "x" * size})
 
@@ -334,6 +368,40 @@ def test_serve_starts_with_all_of_its_models_or_not_at_all(
     (tmp_path / "models.config").write_text(f"model_config_list {{ {models} }}")
     assert main(["serve", str(tmp_path / "models.config"), *ports]) == 1
     assert "later: it has no version" in capsys.readouterr().err
+
+
+def test_a_label_without_its_version_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+    publish_adder(tmp_path / "adder", 1)
+    file = tmp_path / "models.config"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "adder" base_path: "{tmp_path}/adder" '
+        'version_labels { key: "stable" value: 9 } } }'
+    )
+    assert main(["serve", str(file), "--port", "0", "--grpc-port", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "models.config: Request to assign label stable to version 9" in error
+    assert "Traceback" not in error
+
+
+def test_a_signal_ends_a_server_that_still_loads(tmp_path):
+    version = publish_adder(tmp_path / "adder", 1)
+    write_warmup(version, {"slow": {"x": np.array([1e12], np.float32)}})  # endless
+    command = [sys.executable, "-m", "visionkit.tasks", "serve", str(tmp_path)]
+    command += ["--port", "0", "--grpc-port", "0"]
+    numbers = signal.SIGTERM, signal.SIGINT
+    loading = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in numbers
+    ]
+    try:
+        for process, number in zip(loading, numbers, strict=True):
+            assert any("development server" in line for line in process.stderr)
+            process.send_signal(number)
+            assert process.wait(60) == -number
+    finally:
+        for process in loading:
+            process.kill()
+            process.communicate()
 
 
 def test_answers_are_not_held_back(strict):

@@ -30,6 +30,7 @@ def serve_command(arguments) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     limit_arenas()
     with quiet_start():
+        from visionkit.serving.server.errors import ServingError
         from visionkit.serving.server.limits import Limits
         from visionkit.serving.server.registry import LOG
         from visionkit.serving.server.server import Server
@@ -49,11 +50,15 @@ def serve_command(arguments) -> None:
         grpc_port=arguments.grpc_port,
         limits=limits,
     )
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+    # Until it serves nothing is under way: a signal ends it, in TensorFlow's code too.
+    _on_signals(signal.SIG_DFL)
     print(NOTICE, file=sys.stderr, flush=True)
-    server.start()
+    try:
+        server.start()
+    except ServingError as error:
+        raise RuntimeError(f"{arguments.models}: {error}") from error
+    told = threading.Event()
+    _on_signals(lambda *_: told.set())
     try:
         # As TensorFlow Serving, which does not start without one of its models either.
         if missing := server.registry.missing():
@@ -66,8 +71,11 @@ def serve_command(arguments) -> None:
         print(f"gRPC      {server.grpc_target}", flush=True)
         told.wait()
         print("stopping  answering what is under way", flush=True)
-        # A second signal need not be waited for.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        _on_signals(signal.SIG_DFL)  # a second one need not be waited for
     finally:
         server.stop()
+
+
+def _on_signals(action) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, action)

@@ -62,6 +62,7 @@ class Registry:
         self._seconds = seconds
         self._versions: dict[tuple[str, int], Version] = {}
         self._models: list[str] = []  # that were wanted at the last look
+        self._problems: dict[str, str] = {}  # model -> why it cannot be read, or ""
         self._labels: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()  # held for a moment only
         self._refreshing = threading.Lock()  # held while versions are loaded
@@ -88,8 +89,9 @@ class Registry:
     def refresh(self):
         """Look at the folders once: load what is new, let go what is not wanted."""
         with self._refreshing:
-            wanted = {n: source.wanted() for n, source in self._discover().items()}
-            self._models = list(wanted)
+            sources = self._discover()
+            self._models = list(sources)
+            wanted = {name: self._wanted(source) for name, source in sources.items()}
             for model, folders in wanted.items():
                 for number, folder in folders.items():
                     self._load(model, number, folder)
@@ -171,7 +173,8 @@ class Registry:
             versions = [version for version in self.all() if version.model == model]
             if all(version.state != "AVAILABLE" for version in versions):
                 errors = [f"version {v.number}: {v.error}" for v in versions if v.error]
-                reasons[model] = "; ".join(errors) or "it has no version"
+                reason = self._problems.get(model) or "it has no version"
+                reasons[model] = "; ".join(errors) or reason
         return reasons
 
     def _find(self, model: str, number: int | None, label: str) -> Version:
@@ -199,14 +202,33 @@ class Registry:
             raise ServingError("INVALID_ARGUMENT", text)
         return self._labels[model, label]
 
+    def _wanted(self, source: ModelSource) -> dict[int, Path]:
+        """Its versions; those that are served where its folder cannot be read now."""
+        try:
+            found, problem = source.wanted(), ""
+        except OSError as error:
+            problem = str(error)
+            found = {
+                number: version.folder
+                for (name, number), version in self._versions.items()
+                if name == source.name and version.state == "AVAILABLE"
+            }
+        if problem != self._problems.get(source.name, ""):
+            level = logging.ERROR if problem else logging.INFO
+            LOG.log(level, "%s: %s", source.name, problem or "it can be read again")
+        self._problems[source.name] = problem
+        return found
+
     def _load(self, model: str, number: int, folder: Path):
         known = self._versions.get((model, number))
         if known and known.state == "UNLOADING":
             with self._lock:  # wanted again before it was freed
                 known.state = "AVAILABLE"
             return
+        if known and known.state == "AVAILABLE":
+            return
         stamp = _stamp(folder)
-        if known and (known.state == "AVAILABLE" or stamp == known.stamp):
+        if known and stamp == known.stamp:
             return
         version = Version(model, number, folder)
         with self._lock:

@@ -75,7 +75,12 @@ def find_models(path: Path) -> dict[str, ModelSource]:
 
 
 def _model(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and bool(versions(path))
+    if not path.is_dir() or path.name.startswith("."):
+        return False
+    try:
+        return bool(versions(path))
+    except OSError:  # perhaps one that is served: it must not look as if it were gone
+        return True
 
 
 def read_config(config) -> dict[str, ModelSource]:
