@@ -105,6 +105,30 @@ def test_a_body_of_100_mb_is_refused_and_not_kept(server):
     assert resident() - pages < 30e6
 
 
+def test_who_takes_nothing_of_an_answer_is_let_go(tmp_path):
+    publish_adder(tmp_path / "adder", 10)
+    body = b'{"signature_name": "strings", "inputs": ["%b"]}' % (b"a" * 8_000_000)
+    options = {"port": 0, "grpc_port": 0, "threads": 2}
+    with Server(tmp_path, limits=Limits(write_seconds=1), **options) as server:
+
+        def ask():
+            connection = socket.create_connection((server.host, server.port), 30)
+            connection.sendall(sized(body))
+            return connection
+
+        with ask() as connection, pytest.raises(ConnectionError):
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                connection.send(b"\r\n")
+                time.sleep(0.1)
+        with ask() as slow:
+            taken = 0
+            while piece := slow.recv(1_000_000, socket.MSG_WAITALL):
+                taken += len(piece)
+                time.sleep(0.2)
+        assert taken > 18_000_000
+
+
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -169,7 +169,9 @@ class Server:
         return uvicorn.Config(
             RestApi(self.registry, self._rest_pool, self._limits),
             # The strict one of uvicorn's two parsers, with limits for headers.
-            http=functools.partial(PromptHttp, self._limits.read_seconds),
+            http=functools.partial(
+                PromptHttp, self._limits.read_seconds, self._limits.write_seconds
+            ),
             h11_max_incomplete_event_size=_HEADER_BYTES,
             ws="none",
             lifespan="off",
