@@ -74,7 +74,9 @@ def assign_task_aligned(
 
     predicted = [x[:, None, :] for x in _measures(boxes)]  # each (B, 1, A)
     x, y = (ops.convert_to_tensor(points[:, i], "float32") for i in (0, 1))
-    by_class = ops.swapaxes(logits, 1, 2)
+    # One row for each image and class, so that a row is copied as a whole.
+    rows = ops.reshape(ops.swapaxes(logits, 1, 2), (-1, locations))
+    first_row = ops.arange(batch, dtype="int32")[:, None] * ops.shape(logits)[2]
     labels = ops.reshape(labels, (batch, steps, _CHUNK))
     true_boxes = ops.reshape(true_boxes, (batch, steps, _CHUNK, 4))
     used = ops.any(labels >= 0, axis=(0, 2))
@@ -87,7 +89,7 @@ def assign_task_aligned(
         x1, y1, x2, y2, *_ = true
         inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
         inside = inside & (label >= 0)[:, :, None]
-        logit = ops.take_along_axis(by_class, ops.maximum(label, 0)[..., None], axis=1)
+        logit = ops.take(rows, first_row + ops.maximum(label, 0), axis=0)
         # The root of order beta keeps the order, needs no power for every pair, and
         # stays within float32's range.
         agreement = overlap * ops.exp(alpha / beta * ops.log_sigmoid(logit))
