@@ -184,6 +184,15 @@ def test_answers_are_compared_in_a_bare_process(tmp_path):
     assert "run in absent: It fails" in text
 
 
+def test_answers_of_another_type_are_found():
+    labels, names = np.array([1, 2], np.int32), np.array([b"a", b"b"], object)
+    case = Case("tensors", "x", [b"", b""], {"labels": labels, "names": names})
+    assert compare(case, {"labels": labels, "names": names.astype("S")}, 0) == []
+    wide = {"labels": labels.astype(np.int64), "names": names}
+    (finding,) = compare(case, wide, 0)
+    assert "labels" in str(finding) and "Type int64, expected int32" in str(finding)
+
+
 def test_classes_of_pixels_are_judged_by_the_models_own_logits():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, (2, 40, 60, 5)).astype(np.float32)

@@ -145,6 +145,8 @@ def compare(
     return findings
 
 
+_STRINGS = "OS"
+
 # What decides the order of everything else; never wrong by more than rounding.
 _RANKED = ("probabilities", "scores", "detection_scores", "proposal_scores")
 
@@ -166,10 +168,20 @@ def _decided(expected: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
     return ~tied | (scores <= 0)
 
 
-def _difference(got, expected, decided, tolerance: float) -> str | None:
-    """How two answers differ, where `decided` holds and they have its dimensions."""
+def _unlike(got, expected) -> str | None:
+    """How shapes or types differ; strings come as objects or with a length."""
     if got.shape != expected.shape:
         return f"Shape {got.shape}, expected {expected.shape}"
+    strings = got.dtype.kind in _STRINGS and expected.dtype.kind in _STRINGS
+    if got.dtype != expected.dtype and not strings:
+        return f"Type {got.dtype}, expected {expected.dtype}"
+    return None
+
+
+def _difference(got, expected, decided, tolerance: float) -> str | None:
+    """How two answers differ, where `decided` holds and they have its dimensions."""
+    if problem := _unlike(got, expected):
+        return problem
     if got.dtype.kind == "f" and not np.isfinite(got).all():
         return "It holds NaN or infinity"
     if expected.shape[: decided.ndim] == decided.shape:
@@ -189,8 +201,8 @@ def _wrong_classes(got, expected, logits, tolerance: float) -> str | None:
     for twice what the logits themselves may be off. Rounding only ever decides between
     classes that are that close.
     """
-    if got.shape != expected.shape:
-        return f"Shape {got.shape}, expected {expected.shape}"
+    if problem := _unlike(got, expected):
+        return problem
     answered, seen = expected < logits.shape[-1], got < logits.shape[-1]
     if different := int(np.sum((got != expected) & ~(answered & seen))):
         return f"{different} of {got.size} pixels are void or unknown on one side alone"
