@@ -101,6 +101,15 @@ def test_an_image_that_cannot_be_read_has_no_size_and_no_class(served):
     assert ask(served, "tolerant", image_bytes=[b""])["segmentation"].shape == (1, 0, 0)
 
 
+@pytest.mark.parametrize("signature", ["serving_default", "tolerant", "logits"])
+def test_a_high_and_a_wide_image_ask_for_no_gigabytes(served, signature):
+    """Together their answers would have 16,000 pixels on each side."""
+    images = [draw(size, [])[0] for size in ((16_000, 2), (2, 16_000))] * 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"batch\.too_large"):
+        ask(served, signature, image_bytes=images)
+    assert ask(served, signature, image_bytes=images[:1])["image_size"].shape == (1, 2)
+
+
 def test_the_saved_model_answers_as_predict(exported, tmp_path):
     names = {"a.png": (SIZE, BOXES), "b.png": ((64, 48), [[5, 5, 30, 50]])}
     for name, scene in names.items():

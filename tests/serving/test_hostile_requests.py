@@ -10,9 +10,11 @@ import requests
 import tensorflow as tf
 from adders import publish_adder
 from PIL import Image
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from visionkit.data.decode import decode_image
+from visionkit.inference import graph
 from visionkit.inference.graph import prepare_encoded
 from visionkit.serving.server import bundle, grpc_services
 from visionkit.serving.server.errors import ServingError
@@ -39,6 +41,15 @@ def message(signature, **inputs):
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
     return request
+
+
+def of_type(number):
+    request = message("", x=[[1.0, 2.0]])
+    request.inputs["x"].dtype = number
+    return request.SerializeToString()
+
+
+UNKNOWN_TYPE = of_type(9999)
 
 
 def predict(server, request):
@@ -152,11 +163,44 @@ def test_an_image_behind_many_markers_costs_what_it_shows(picture, encode):
     stuffed = plain[:2] + b"\xff\xfe\x00\x02" * 100_000 + plain[2:]
     started = time.process_time()
     for encoded in (plain, stuffed, stuffed[: len(stuffed) - 500]):
-        assert bundle._pixels(np.array([encoded], object)) == 8000
+        assert bundle._sizes(np.array([encoded], object)) == [(80, 100)]
     np.testing.assert_array_equal(decode_image(stuffed), decode_image(plain))
     assert time.process_time() - started < 5
     bomb = np.array([encode(Image.new("1", (8000, 8000)), "PNG")], object)
-    assert bundle._pixels(bomb) == 0  # the graph refuses it
+    assert bundle._sizes(bomb) == [(0, 0)]  # the graph refuses it
+
+
+def test_high_and_wide_images_together_are_refused_undecoded(encode):
+    """Answers for pixels have the height of one and the width of another."""
+    images = [encode(Image.new("L", size), "PNG") for size in ((2, 9000), (9000, 2))]
+    definition = meta_graph_pb2.SignatureDef()
+    given, answer = definition.inputs["data"], definition.outputs["segmentation"]
+    given.dtype, answer.dtype = tf.string.as_datatype_enum, tf.uint8.as_datatype_enum
+    given.tensor_shape.dim.add(size=-1)
+    for _ in range(3):
+        answer.tensor_shape.dim.add(size=-1)
+    six, eight = ({"data": np.array(images * n, object)} for n in (3, 4))
+    bundle.check_size(definition, six, Limits())
+    with pytest.raises(ServingError, match="648,000,000"):  # 8 * 9000 * 9000
+        bundle.check_size(definition, eight, Limits())
+    del answer.tensor_shape.dim[1:]  # one answer for each image
+    bundle.check_size(definition, eight, Limits())
+
+
+def test_a_segmenter_refuses_high_and_wide_images_together():
+    def check(sizes, values):
+        graph.check_canvas({"image_size": tf.constant(sizes)}, values)
+
+    check([[4000, 3000], [3000, 4000]] * 8, 1)
+    check([[5000, 10_000]], 1)
+    check([[4000, 6000]], 21)
+    check(np.zeros((0, 2), np.int32), 21)
+    for sizes, values in (
+        ([[16_384, 2], [2, 16_384]] * 32, 1),
+        ([[16_384, 2], [2, 16_384]], 3),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at most 536,870,912"):
+            check(sizes, values)
 
 
 def test_a_jpeg_of_endless_scans_is_refused_undecoded(picture, encode):
@@ -178,6 +222,7 @@ def test_a_jpeg_of_endless_scans_is_refused_undecoded(picture, encode):
         ("Predict", [], "INVALID_ARGUMENT"),
         ("Predict", [b"\xff\xff"], "INVALID_ARGUMENT"),
         ("Predict", [bytes(200_000)], "RESOURCE_EXHAUSTED"),
+        ("Predict", [UNKNOWN_TYPE], "INVALID_ARGUMENT"),
         ("Classify", [b""], "UNIMPLEMENTED"),
         ("Guess", [b""], "UNIMPLEMENTED"),
     ],

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from visionkit.data.decode import decode_image
+from visionkit.data.graph_headers import require
 from visionkit.data.resize import (
     boxes_to_original,
     classes_to_original,
@@ -19,6 +20,9 @@ from visionkit.data.resize import (
     resize_image,
 )
 from visionkit.types import VOID_CLASS, Preprocessing
+
+MAX_CANVAS_VALUES = 1 << 29
+"""Of the answers for the pixels of a batch; as float32 they fill a gRPC message."""
 
 
 def prepare_image(image, preprocessing: Preprocessing) -> dict:
@@ -223,6 +227,31 @@ def original_logits(outputs: dict, prepared: dict) -> dict:
     sizes = prepared["image_size"]
     found = _padded_logits(outputs["logits"], prepared["placement"], sizes)
     return {"logits": found, "image_size": sizes}
+
+
+def check_canvas(prepared: dict, values: int) -> dict:
+    """The same batch, once it is known how much the answers for its pixels will hold.
+
+    They are padded to the largest height and the largest width, and two images that
+    are small may bring one each.
+
+    Args:
+        prepared: Batch of `prepare_image`.
+        values: Numbers that answer one pixel.
+
+    Raises:
+        InvalidArgumentError: More than `MAX_CANVAS_VALUES`.
+    """
+    sizes = tf.cast(prepared["image_size"], tf.int64)
+    canvas = tf.concat([tf.shape(sizes, tf.int64)[:1], tf.reduce_max(sizes, 0)], 0)
+    checked = require(
+        tf.reduce_prod(canvas) * values <= MAX_CANVAS_VALUES,
+        prepared["image_size"],
+        f"batch.too_large: at most {MAX_CANVAS_VALUES:,} values, {values} for each "
+        "pixel; images, and the largest height and width of them:",
+        canvas,
+    )
+    return {**prepared, "image_size": checked}
 
 
 @tf.function(autograph=False)

@@ -63,6 +63,7 @@ def build_signatures(model, style: str = "visionkit") -> dict[str, Callable]:
     @function(encoded)
     def logits(image_bytes):
         prepared = _map(graph.prepare_encoded, image_bytes, preprocessing)
+        prepared = graph.check_canvas(prepared, model.num_classes)
         return graph.original_logits(network(prepared["images"]), prepared)
 
     functions = [serving_default, images, tensors, tolerant]
@@ -73,6 +74,8 @@ def build_signatures(model, style: str = "visionkit") -> dict[str, Callable]:
 
 def answers(model, outputs: dict, prepared: dict, style: str) -> dict:
     """A predictor's outputs in original pixels, by the names and units of a style."""
+    if model.task == "semantic_segmentation":
+        prepared = graph.check_canvas(prepared, 1)
     # In here the names are a constant of each graph: no lookup table.
     names = graph.encode_names(model.class_names)
     found = graph.ANSWERS[model.task](outputs, prepared, names)

@@ -7,6 +7,7 @@ Python objects in the SavedModel are not used, and a run can be given up in time
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 from visionkit.data.graph_headers import image_dimensions
 from visionkit.data.headers import MAX_PIXELS, MAX_SIDE, inspect_image
 from visionkit.data.image_header import BadImage
+from visionkit.inference.graph import MAX_CANVAS_VALUES
 from visionkit.serving.server.errors import ServingError, op_message
 from visionkit.serving.server.limits import Limits
 from visionkit.serving.warmup import read_warmup
@@ -165,29 +167,42 @@ def check_size(definition, inputs: dict[str, np.ndarray], limits: Limits) -> Non
     if rows > limits.batch:
         text = f"At most {limits.batch} rows in a request. Received: {rows}"
         raise ServingError("INVALID_ARGUMENT", text)
-    pixels = sum(map(_pixels, inputs.values()))
+    sizes = [size for value in inputs.values() for size in _sizes(value)]
+    pixels = sum(height * width for height, width in sizes)
     if pixels > limits.pixels:
         text = f"At most {limits.pixels:,} pixels in a request. Received: {pixels:,}"
         raise ServingError("INVALID_ARGUMENT", text)
+    canvas = rows * math.prod(map(max, zip(*sizes, strict=True)))
+    values = canvas * max(map(_pixel_values, definition.outputs.values()), default=0)
+    if values > MAX_CANVAS_VALUES:
+        text = f"At most {MAX_CANVAS_VALUES:,} values in the answers for all pixels"
+        text += f", padded to the largest image. Asked for: {values:,}"
+        raise ServingError("INVALID_ARGUMENT", text)
 
 
-def _pixels(value: np.ndarray) -> int:
+def _pixel_values(output) -> int:
+    """Numbers in an output for each pixel of the images; 0 if it is not as large."""
+    sizes = [dim.size for dim in output.tensor_shape.dim]
+    return abs(math.prod(sizes[3:])) if sizes[1:3] == [-1, -1] else 0
+
+
+def _sizes(value: np.ndarray) -> list[tuple[int, int]]:
+    """(height, width) of each image, encoded or not."""
     if value.dtype != object:
-        return int(np.prod(value.shape[:3])) if value.ndim == 4 else 0
-    return sum(map(_decoded_pixels, value.ravel()))
+        return [value.shape[1:3]] * len(value) if value.ndim == 4 else []
+    return list(map(_decoded_size, value.ravel()))
 
 
-def _decoded_pixels(encoded: bytes) -> int:
-    """How many pixels the graph will decode; what is no image it will refuse."""
+def _decoded_size(encoded: bytes) -> tuple[int, int]:
+    """Of what the graph will decode; what is no image it will refuse."""
     with contextlib.suppress(BadImage):
-        header = inspect_image(encoded)
-        return header.height * header.width
+        return inspect_image(encoded).upright_size
     # The graph may be less strict, and it decides what is decoded.
     with contextlib.suppress(tf.errors.InvalidArgumentError):
         height, width = map(int, image_dimensions(tf.constant(encoded)))
         if max(height, width) <= MAX_SIDE and height * width <= MAX_PIXELS:
-            return height * width
-    return 0
+            return height, width
+    return 0, 0
 
 
 @contextlib.contextmanager

@@ -66,7 +66,11 @@ def read_tensor(message, most_bytes: int) -> np.ndarray:
     Raises:
         ServingError: It is too large, or damaged.
     """
-    dtype = tf.DType(message.dtype) if message.dtype else None
+    try:
+        dtype = tf.DType(message.dtype) if message.dtype else None
+    except TypeError as error:
+        text = f"A tensor is of the unknown type {message.dtype}"
+        raise ServingError("INVALID_ARGUMENT", text) from error
     sizes = [dim.size for dim in message.tensor_shape.dim]
     if dtype is None or message.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
         raise ServingError("INVALID_ARGUMENT", "A tensor has no type or no shape")
