@@ -44,7 +44,7 @@ test-learn: $(STAMP)
 test-faults: $(STAMP)
 	@$(BIN)/python -m pytest -m faults
 
-## bench: side by side with other libraries, half an hour on a quiet machine; writes a
+## bench: side by side with other libraries, 45 minutes on a quiet machine; writes a
 ## dated table to benchmarks/results. BENCHES="C7 C8" for some of them
 bench:
 	@$(MAKE) --no-print-directory EXTRAS='$(EXTRAS),bench' run-bench

@@ -24,21 +24,23 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import ROUNDS, Bench, Row
-from benchmarks.registry import BENCHES
+from benchmarks.registry import BENCHES, cores_of
 from benchmarks.table import write_profiles, write_table
 
-THREADS = "2"
-# Read by the libraries when they start, so that all sides have the same threads.
+# Read by the libraries when they start.
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "CUDA_VISIBLE_DEVICES": "",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_NUM_INTRAOP_THREADS": THREADS,
-    "TF_NUM_INTEROP_THREADS": THREADS,
-    "OMP_NUM_THREADS": THREADS,
-    "OPENBLAS_NUM_THREADS": THREADS,
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+THREADS = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+"""Variables that say how many, so that all sides have the same."""
 
 
 def main() -> None:
@@ -88,7 +90,7 @@ def _run(name: str, arguments) -> dict:
         command += ["--quick"] * arguments.quick
         try:
             status = subprocess.run(
-                command, env={**os.environ, **ENVIRONMENT}, timeout=arguments.timeout
+                command, env=_environment(name), timeout=arguments.timeout
             ).returncode
             if status:
                 failure = f"its process ended with status {status}"
@@ -107,9 +109,28 @@ def _run(name: str, arguments) -> dict:
     return {**result, "seconds": seconds, "failed": bool(failure)}
 
 
+def keep_cores(count: int) -> None:
+    """Keep this process and all that it starts to so many cores, where that is known.
+
+    Otherwise a library that counts the cores of the machine would have more of them
+    than one that keeps to the number of threads it is told.
+
+    Args:
+        count: Cores; fewer where there are not as many.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def _environment(name: str) -> dict[str, str]:
+    threads = dict.fromkeys(THREADS, str(cores_of(name)))
+    return {**os.environ, **ENVIRONMENT, **threads}
+
+
 def _work(arguments) -> None:
     """Run one benchmark here, and leave what it found even if it fails."""
     (name,) = arguments.names
+    keep_cores(cores_of(name))
     module, _, function = BENCHES[name].partition(":")
     bench, error = Bench(name, arguments.rounds, arguments.quick), ""
     try:

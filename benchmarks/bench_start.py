@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.harness import Bench, Side, at_most
+from benchmarks.goals import at_most
+from benchmarks.harness import Bench, Side
 from benchmarks.peers import MissingPeer
+from benchmarks.profiles import profile_imports
 
 # What a process says of itself when it has imported something.
 _REPORT = """
@@ -22,6 +24,9 @@ def imports(bench: Bench) -> None:
     """`import visionkit`, and its first name that needs Keras, beside their imports."""
     found: dict[str, tuple[float, int]] = {}
 
+    def explain(name: str, code: str):
+        return lambda: profile_imports(name, code)
+
     def side(name: str, code: str) -> Side:
         def run():
             found[name] = _run(code)
@@ -31,7 +36,7 @@ def imports(bench: Bench) -> None:
         except subprocess.CalledProcessError as error:
             reason = error.stderr.strip().splitlines()[-1:]
             raise MissingPeer(f"`{code}` fails: {reason}") from error
-        return Side(name, run)
+        return Side(name, run, explain=explain(name, code))
 
     names = ("keras", "keras_cv")
     peers = bench.peers(
@@ -47,9 +52,10 @@ def imports(bench: Bench) -> None:
         )
         kept |= times
         slower = float(sorted(times[name] - times["keras"])[len(times[name]) // 2])
-        more = found[name][0] - found["keras"][0]
-        bench.limit(f"{name}: beyond Keras", slower, MOST_SECONDS, "s", "keras")
-        bench.limit(f"{name}: beyond Keras", more, MOST_MEBIBYTES, "MiB", "keras")
+        more, what = found[name][0] - found["keras"][0], f"{name}: beyond Keras"
+        limits = (slower, MOST_SECONDS, "s"), (more, MOST_MEBIBYTES, "MiB")
+        for value, limit, unit in limits:
+            bench.limit(what, value, limit, unit, "keras", explain(name, code))
     for name, (mebibytes, modules) in found.items():
         bench.note(f"{name}: {mebibytes:.0f} MiB, {modules:,} modules")
 
@@ -57,7 +63,7 @@ def imports(bench: Bench) -> None:
 def commands(bench: Bench) -> None:
     """`--help`, `list` and the refusal of a recipe, beside importing TensorFlow."""
     program = "from visionkit.tasks.__main__ import main; raise SystemExit(main({!r}))"
-    peer = Side("import tensorflow", lambda: _status("import tensorflow"))
+    peer = _process("import tensorflow", "import tensorflow")
     for words, status in (
         (["--help"], 0),
         (["list"], 0),
@@ -68,12 +74,19 @@ def commands(bench: Bench) -> None:
         bench.require_equal(f"status of {' '.join(words)}", found, status)
         bench.compare(
             " ".join(words),
-            Side("visionkit", lambda code=code: _status(code)),
+            _process("visionkit", code),
             [peer],
             {"import tensorflow": at_most(0.25)},
             warm_ups=1,
             seconds=30,
         )
+
+
+def _process(name: str, code: str) -> Side:
+    """A process that runs `code`, explained by what it imports."""
+    return Side(
+        name, lambda: _status(code), explain=lambda: profile_imports(name, code)
+    )
 
 
 def _status(code: str) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.goals import Goal, ratio_of_medians
 from benchmarks.peers import MissingPeer
 from benchmarks.probe import measure_machine, quiet_rounds
 from benchmarks.profiles import profile
@@ -31,47 +32,10 @@ FEWEST_ROUNDS = 3
 
 SECONDS = 80.0  # for the rounds of one comparison
 SHORTEST = 0.05  # seconds of one measurement; a faster function is repeated
-RESAMPLES = 2000
 
 
 class UnequalWork(Exception):
     """The two sides do not do the same; their times are not compared."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """What a ratio shall reach.
-
-    Args:
-        limit: The number.
-        at_least: Whether the ratio is of speeds, ours to the peer's, and to be at least
-            the limit; otherwise of times, and to be at most that.
-    """
-
-    limit: float
-    at_least: bool = False
-
-    def __str__(self):
-        kind = "≥ {:g} of its speed" if self.at_least else "≤ {:g} of its time"
-        return kind.format(self.limit)
-
-    def verdict(self, ratio: float, low: float, high: float) -> str:
-        """In words, for a ratio and its interval."""
-        sign = -1 if self.at_least else 1
-        ends = sorted((sign * low, sign * high))
-        if sign * ratio > sign * self.limit:
-            return "NOT REACHED" if ends[0] > sign * self.limit else "not reached, open"
-        return "reached" if ends[1] <= sign * self.limit else "reached, open"
-
-
-def at_most(limit: float) -> Goal:
-    """A share of the peer's time."""
-    return Goal(limit)
-
-
-def at_least(limit: float) -> Goal:
-    """A share of the peer's speed."""
-    return Goal(limit, at_least=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +46,19 @@ class Side:
         name: In the table.
         run: What is timed.
         before: What has to be done before each time, untimed.
-        work: Amount of work in one run, in the `unit` of the comparison.
+        work: Amount of work in one run, in a unit of the comparison.
+        after: What has to be done after each time, untimed, so that nothing of it goes
+            on while others have their turn.
+        explain: Gives the lines of Markdown that say where its time goes; by default
+            `run` is profiled in this process.
     """
 
     name: str
     run: Callable[[], object]
     before: Callable[[], object] | None = None
     work: float = 1.0
+    after: Callable[[], object] | None = None
+    explain: Callable[[], list[str]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +142,7 @@ class Bench:
         goals: dict[str, Goal] | None = None,
         *,
         unit: str = "",
+        also: str = "",
         warm_ups: int = 2,
         seconds: float = SECONDS,
     ) -> dict[str, np.ndarray]:
@@ -184,7 +155,8 @@ class Bench:
             goals: By a peer's name; one without is printed only, images as a ratio of
                 speeds.
             unit: Of the sides' `work`: "img" for images per second, another one for
-                time per unit.
+                time per unit; "" for the time of a run, whatever its work.
+            also: A second unit, in which the same times are rows once more.
             warm_ups: Runs of each side before the first round.
             seconds: After which there are no more rounds than `FEWEST_ROUNDS`.
 
@@ -196,44 +168,85 @@ class Bench:
         times, quiet = self._rounds(sides, repeats, seconds)
         rounds = f"{quiet.sum()} of {len(quiet)}"
         kept = {side.name: times[quiet, i] for i, side in enumerate(sides)}
-        shown = {side.name: describe(kept[side.name], side, unit) for side in sides}
-        missed = []
-        for peer in peers or [ours]:
-            goal = (goals or {}).get(peer.name)
-            pair = kept[ours.name] / ours.work, kept[peer.name] / peer.work
-            if goal.at_least if goal else unit == "img":
-                pair = pair[1], pair[0]  # a ratio of speeds
-            ratio, low, high = ratio_of_medians(*pair)
-            alone = peer is ours
-            verdict = goal.verdict(ratio, low, high) if goal else "-"
-            if verdict.lower().startswith("not"):
-                missed.append(peer)
-            self._add(
-                what,
-                shown[ours.name],
-                "-" if alone else peer.name,
-                "-" if alone else shown[peer.name],
-                "-" if alone else f"{ratio:.3f} [{low:.3f}, {high:.3f}]",
-                str(goal or "-"),
-                verdict,
-                rounds,
-            )
+        missed = {}
+        for each in [unit, also] if also else [unit]:
+            if not peers:
+                shown = describe(kept[ours.name], ours, each)
+                self._add(what, shown, "-", "-", "-", "-", "-", rounds)
+            for peer in peers:
+                goal = (goals or {}).get(peer.name)
+                if not self._compared(what, ours, peer, kept, goal, each, rounds):
+                    missed[peer.name] = peer
         if missed:
-            self._explain(what, [ours, *missed])
+            self.profiles += [f"## {self.name}: {what}", ""]
+            for side in (ours, *missed.values()):
+                self.profiles += profile(side)
         return kept
 
-    def _explain(self, what: str, sides: list[Side]) -> None:
-        self.profiles += [f"## {self.name}: {what}", ""]
-        for side in sides:
-            self.profiles += profile(side)
+    def _compared(self, what, ours, peer, kept, goal, unit, rounds) -> bool:
+        """A row for one peer; whether there is no goal that it misses."""
+        pair = [kept[s.name] / (s.work if unit else 1.0) for s in (ours, peer)]
+        if goal.at_least if goal else unit == "img":
+            pair.reverse()  # a ratio of speeds
+        ratio = ratio_of_medians(*pair)
+        verdict = goal.verdict(ratio) if goal else "-"
+        shown = [describe(kept[side.name], side, unit) for side in (ours, peer)]
+        texts = shown[0], peer.name, shown[1], str(ratio), str(goal or "-")
+        self._add(what, *texts, verdict, rounds)
+        return not verdict.lower().startswith("not")
 
     def limit(
-        self, what: str, value: float, limit: float, unit: str, than: str = "-"
+        self,
+        what: str,
+        value: float,
+        limit: float,
+        unit: str,
+        than: str = "-",
+        explain: Callable[[], list[str]] | None = None,
     ) -> None:
-        """A row for a figure that is no ratio of times: at most `limit`."""
-        verdict = "reached" if value <= limit else "NOT REACHED"
-        goal = f"≤ {limit:,.4g} {unit}"
-        self._add(what, f"{value:,.4g} {unit}", than, "-", "-", goal, verdict)
+        """A row for a figure that is no ratio: at most `limit`.
+
+        Args:
+            what: In the table.
+            value: The figure.
+            limit: The most that it shall be.
+            unit: Of both.
+            than: Whose figure the limit is, or is above.
+            explain: As for `Side`.
+        """
+        goal, shown = f"≤ {limit:,.4g} {unit}", f"{value:,.4g} {unit}"
+        self._figure((what, shown, than, "-", "-", goal), value <= limit, explain)
+
+    def share(
+        self,
+        what: str,
+        value: float,
+        peer: str,
+        theirs: float,
+        limit: float,
+        unit: str,
+        explain: Callable[[], list[str]] | None = None,
+    ) -> None:
+        """A row for a ratio of two figures that are no times, each taken once.
+
+        Args:
+            what: In the table.
+            value: Our figure.
+            peer: Whose figure it is compared with.
+            theirs: That one.
+            limit: The most that the ratio shall be.
+            unit: Of both figures.
+            explain: As for `Side`.
+        """
+        shown = [f"{figure:,.4g} {unit}" for figure in (value, theirs)]
+        texts = what, shown[0], peer, shown[1], f"{value / theirs:.3f}"
+        goal = f"≤ {limit:g} of its {unit}"
+        self._figure((*texts, goal), value <= limit * theirs, explain)
+
+    def _figure(self, texts, reached: bool, explain) -> None:
+        self._add(*texts, "reached" if reached else "NOT REACHED")
+        if explain and not reached:
+            self.profiles += [f"## {self.name}: {texts[0]}", "", *explain()]
 
     def _add(self, what, ours, peer, theirs, ratio, goal, verdict, rounds=""):
         row = Row(self.name, what, ours, peer, theirs, ratio, goal, verdict, rounds)
@@ -256,27 +269,14 @@ class Bench:
             times.append([_measure(side, count) for side, count in pairs])
 
 
-def ratio_of_medians(ours, theirs) -> tuple[float, float, float]:
-    """The ratio, and its 95 % interval by bootstrap over the rounds.
-
-    Args:
-        ours: (R,) seconds.
-        theirs: (R,) seconds of the same rounds: a slow one slows both down.
-    """
-    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
-    drawn = np.random.default_rng(0).integers(0, len(ours), (RESAMPLES, len(ours)))
-    ratios = np.median(ours[drawn], axis=1) / np.median(theirs[drawn], axis=1)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(np.median(ours) / np.median(theirs)), float(low), float(high)
-
-
 def describe(times, side: Side, unit: str) -> str:
     """The median with the best and the distance of the quartiles, for the table."""
+    work = side.work if unit else 1.0
     if unit == "img":
-        times, form = side.work / times, "{:.4g} img/s"
+        times, form = work / times, "{:.4g} img/s"
         best = times.max()
     else:
-        times = times / side.work
+        times = times / work
         short = np.median(times) < 1
         times, best = (1000 * times if short else times), None
         form = f"{{:.4g}} {'ms' if short else 's'}{f'/{unit}' if unit else ''}"
@@ -302,4 +302,7 @@ def _measure(side: Side, repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         side.run()
-    return (time.perf_counter() - start) / repeats
+    seconds = (time.perf_counter() - start) / repeats
+    if side.after:
+        side.after()
+    return seconds

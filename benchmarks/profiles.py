@@ -5,12 +5,17 @@ from __future__ import annotations
 import collections
 import cProfile
 import pstats
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 RUNS = 3
 LONGEST = 12  # lines of a profile
+MOST_PACKAGES = 15  # of one of imports
+
+_IMPORT = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|\s+(\w+)")
 
 
 def profile(side) -> list[str]:
@@ -23,6 +28,8 @@ def profile(side) -> list[str]:
     Args:
         side: A `harness.Side`.
     """
+    if side.explain:
+        return side.explain()
     rows = _operations(side) if "tensorflow" in sys.modules else []
     kind = "operation" if rows else "function"
     rows = rows or _functions(side)
@@ -37,6 +44,50 @@ def profile(side) -> list[str]:
         share = seconds / max(total, 1e-12)
         lines.append(f"| {name} | {1e3 * seconds:.4g} | {share:.1%} | {calls:g} |")
     return [*lines, ""]
+
+
+def profile_imports(name: str, code: str) -> list[str]:
+    """Lines of Markdown: the packages whose import takes longest in a new process.
+
+    Args:
+        name: Of what is profiled.
+        code: What the process runs; it may end as it likes.
+    """
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    report = subprocess.run(command, capture_output=True, text=True).stderr
+    packages = import_times(report)
+    total = sum(own for _, own in packages.values())
+    lines = [
+        f"{name}, {1e3 * total:.4g} ms of imports in a process of its own:",
+        "",
+        "| package | ms with what it imports | ms of its own modules |",
+        "|---|---|---|",
+    ]
+    longest = sorted(packages, key=lambda package: -packages[package][0])
+    for package in longest[:MOST_PACKAGES]:
+        whole, own = packages[package]
+        lines.append(f"| {package} | {1e3 * whole:.4g} | {1e3 * own:.4g} |")
+    return [*lines, ""]
+
+
+def import_times(report: str) -> dict[str, tuple[float, float]]:
+    """Seconds of each top-level package, as `python -X importtime` reports them.
+
+    Args:
+        report: What the process wrote to its standard error.
+
+    Returns:
+        Name -> (of its longest import with all that is imported in it, of its own
+        modules).
+    """
+    packages: dict[str, tuple[float, float]] = {}
+    for line in report.splitlines():
+        found = _IMPORT.match(line)
+        if found:
+            own, whole = (int(found[i]) / 1e6 for i in (1, 2))
+            before = packages.get(found[3], (0.0, 0.0))
+            packages[found[3]] = max(before[0], whole), before[1] + own
+    return packages
 
 
 def _operations(side) -> list[tuple[str, float, float]]:
@@ -106,3 +157,5 @@ def _run(side) -> None:
         if side.before:
             side.before()
         side.run()
+        if side.after:
+            side.after()

@@ -11,7 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from benchmarks.goals import ENOUGH_ROUNDS, FAR
 from benchmarks.harness import Row
+from benchmarks.registry import CORES, NOT_RUN
 
 PACKAGES = (
     "tensorflow",
@@ -33,7 +35,7 @@ HEAD = (
     "visionkit",
     "peer",
     "peer's",
-    "ratio [95 %]",
+    "ratio [interval]",
     "to reach",
     "verdict",
     "rounds",
@@ -57,10 +59,15 @@ def write_table(file: Path, results: dict[str, dict], quick: bool) -> None:
         "",
         f"{describe_versions()}.",
         "",
-        "Both sides alternate in one process, on two threads each; rounds that begin "
-        "in a slow moment of the machine do not count. Figures are medians; the ratio "
-        "is of the medians, in brackets its 95 % interval (bootstrap over rounds). "
-        "Open: the interval reaches beyond the limit.",
+        NOT_RUN,
+        "",
+        f"Both sides alternate in one process, which is kept to {CORES} cores and "
+        "threads unless its name says another number; rounds that begin in a slow "
+        "moment of the machine do not count. Figures are medians; the ratio is of the "
+        "medians, in brackets its 95 % interval (bootstrap over rounds), or, of fewer "
+        f"than {ENOUGH_ROUNDS} rounds, the least and the largest ratio of a round "
+        "(min..max). Open: the interval reaches beyond the limit, or that range times "
+        f"{FAR:g} does.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),
@@ -75,7 +82,7 @@ def write_table(file: Path, results: dict[str, dict], quick: bool) -> None:
 
 
 def write_profiles(file: Path, results: dict[str, dict]) -> None:
-    """Write where the time goes of what is too slow, if anything is.
+    """Write where the time goes of what is too slow; without any, there is no file.
 
     Args:
         file: Markdown.
@@ -83,6 +90,7 @@ def write_profiles(file: Path, results: dict[str, dict]) -> None:
     """
     lines = [line for result in results.values() for line in result["profiles"]]
     if not lines:
+        file.unlink(missing_ok=True)  # of an earlier run of the same day
         return
     head = [
         f"# Profiles of the ratios not reached, {time.strftime('%Y-%m-%d')}",
