@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-
 import numpy as np
 
-from benchmarks.harness import Bench, Side, at_least
+from benchmarks.batches import drawing, sizes
+from benchmarks.goals import at_least
+from benchmarks.harness import Bench
 from benchmarks.peers import load, load_torch
-from benchmarks.pictures import boxes_of, photographs, source_of
+from benchmarks.pictures import boxes_of, decode, photographs, source_of
 
 BATCH = 32
-DRAINED, TIMED = 10, 8  # batches: until it runs at its speed, and what is measured
 WORKERS = 2
-POLICY = (
-    ("CLAHE", {"p": 1.0}),
-    ("RandomGamma", {"p": 1.0}),
-    ("GaussianBlur", {"p": 1.0}),
-    ("Affine", {"rotate": (-15, 15), "p": 1.0}),
-)
-"""Of albumentations: what takes longer than to carry an image to another process."""
+AHEAD = 2  # batches that each worker of PyTorch prepares beyond the one that is drawn
 
 
 def classification(bench: Bench) -> None:
@@ -28,7 +20,7 @@ def classification(bench: Bench) -> None:
     from visionkit.data.transforms import build_transforms
     from visionkit.types import Preprocessing
 
-    files = photographs()
+    batch, files = _batch(bench), photographs()
     _describe(bench, files)
     records = [{"encoded": file, "label": i % 10} for i, file in enumerate(files)]
     source = source_of(records, "classification", 10)
@@ -40,21 +32,24 @@ def classification(bench: Bench) -> None:
         ],
         "classification",
     )
-    dataset = _endless(source, Preprocessing((224, 224), "stretch"), transforms)
-    shape = (BATCH, 224, 224, 3)
+    preprocessing, shape = Preprocessing((224, 224), "stretch"), (batch, 224, 224, 3)
+    dataset = _endless(source, preprocessing, batch, transforms)
     bench.compare(
         "input: crop to 224, flip, colours",
-        _side("visionkit", bench, dataset, shape),
+        drawing("visionkit", bench, dataset, shape),
         bench.peers(
             {
-                "decoding only": lambda: _side(
-                    "decoding only", bench, _decoding(files), (BATCH, 480, 640, 3)
+                "decoding only": lambda: drawing(
+                    "decoding only",
+                    bench,
+                    _decoding(files, batch),
+                    (batch, 480, 640, 3),
                 ),
-                "numpy_function": lambda: _side(
-                    "numpy_function", bench, _through_numpy(files), shape
+                "numpy_function": lambda: drawing(
+                    "numpy_function", bench, _through_numpy(files, batch), shape
                 ),
-                "torch loader": lambda: _side(
-                    "torch loader", bench, _loader(files, False), shape
+                "torch loader": lambda: drawing(
+                    "torch loader", bench, _loader(bench, files), shape, finite=True
                 ),
             }
         ),
@@ -68,18 +63,22 @@ def detection(bench: Bench) -> None:
     from visionkit.data.transforms import build_transforms
     from visionkit.types import Preprocessing
 
-    files = photographs()
+    batch, files = _batch(bench), photographs()
     _describe(bench, files)
-    records = []
-    for index, file in enumerate(files):
-        boxes, labels = boxes_of(index)
-        records.append({"encoded": file, "boxes": boxes, "box_labels": labels})
+    truth = [boxes_of(index) for index in range(len(files))]
+    records = [
+        {"encoded": file, "boxes": boxes, "box_labels": labels}
+        for file, (boxes, labels) in zip(files, truth, strict=True)
+    ]
     source = source_of(records, "detection", 10)
-    preprocessing, shape = Preprocessing((640, 640), "letterbox"), (BATCH, 640, 640, 3)
-    decoding = _side("decoding only", bench, _decoding(files), (BATCH, 480, 640, 3))
+    preprocessing, shape = Preprocessing((640, 640), "letterbox"), (batch, 640, 640, 3)
+    decoding = drawing(
+        "decoding only", bench, _decoding(files, batch), (batch, 480, 640, 3)
+    )
+    bare = _endless(source, preprocessing, batch, ())
     bench.compare(
         "input: boxes, letterbox to 640",
-        _side("visionkit", bench, _endless(source, preprocessing, ()), shape),
+        drawing("visionkit", bench, bare, shape),
         [decoding],
         {"decoding only": at_least(0.8)},
         unit="img",
@@ -89,15 +88,20 @@ def detection(bench: Bench) -> None:
         ["flip", {"scale_jitter": {"range": [0.5, 1.5], "translate": 0.1}}, "hsv"],
         "detection",
     )
+    dataset = _endless(source, preprocessing, batch, transforms)
     bench.compare(
         "input: boxes, letterbox to 640, scale, flip, HSV",
-        _side("visionkit", bench, _endless(source, preprocessing, transforms), shape),
+        drawing("visionkit", bench, dataset, shape),
         [
             decoding,
             *bench.peers(
                 {
-                    "torch loader": lambda: _side(
-                        "torch loader", bench, _loader(files, True), shape
+                    "torch loader": lambda: drawing(
+                        "torch loader",
+                        bench,
+                        _loader(bench, files, truth),
+                        shape,
+                        finite=True,
                     )
                 }
             ),
@@ -108,91 +112,25 @@ def detection(bench: Bench) -> None:
     )
 
 
-def albumentations(bench: Bench) -> None:
-    """A policy of albumentations in worker processes, beside a plain loop."""
-    from visionkit.data.transforms import build_transforms
-    from visionkit.types import Preprocessing
-
-    files, cores = photographs(), len(os.sched_getaffinity(0))
-    _describe(bench, files)
-    records = [{"encoded": file, "label": i % 10} for i, file in enumerate(files)]
-    source = source_of(records, "classification", 10)
-    transforms = build_transforms(
-        [{name: options} for name, options in POLICY], "classification"
-    )
-    dataset = _endless(source, Preprocessing((480, 640), "stretch"), transforms)
-    shape = (BATCH, 480, 640, 3)
-    bench.compare(
-        f"input: albumentations' {', '.join(dict(POLICY))}, {cores} cores",
-        _side("visionkit", bench, dataset, shape),
-        [_side("a plain loop", bench, PlainLoop(files), shape)],
-        {"a plain loop": at_least(0.75 * cores)},
-        unit="img",
-    )
-
-
-class PlainLoop:
-    """Decoding and the policy, image after image, in this thread."""
-
-    def __init__(self, files):
-        self.files = files
-
-    def __iter__(self):
-        import albumentations as A
-        import cv2
-
-        policy = A.Compose([getattr(A, name)(**options) for name, options in POLICY])
-        cv2.setNumThreads(1)
-        for start in itertools.cycle(range(0, len(self.files) - BATCH + 1, BATCH)):
-            batch = self.files[start : start + BATCH]
-            yield (np.stack([policy(image=_decode(x))["image"] for x in batch]),)
-
-
 def _describe(bench: Bench, files) -> None:
     size = np.mean([len(file) for file in files]) / 1024
     bench.note(f"{len(files)} JPEGs of 640 x 480, {size:.0f} KiB in the mean")
 
 
-def _side(name: str, bench: Bench, batches, shape) -> Side:
-    """Draws batches, each time from the start.
-
-    A pipeline that waits while the others have their turn would fill its buffers, and
-    enlarge them, at their cost.
-
-    Args:
-        name: In the table.
-        bench: Whose work is checked.
-        batches: What can be iterated over again and again, without an end.
-        shape: Of the images of a batch.
-    """
-    drained, timed = (1, 2) if bench.quick else (DRAINED, TIMED)
-    running: list = []
-
-    def begin():
-        running[:] = [iter(batches)]
-        for _ in range(drained):
-            images = next(running[0])[0]
-        if tuple(images.shape) != shape:
-            bench.require_equal(f"batches of {name}", tuple(images.shape), shape)
-
-    def run():
-        for _ in range(timed):
-            next(running[0])
-        running.clear()
-
-    return Side(name, run, begin, BATCH * timed)
+def _batch(bench: Bench) -> int:
+    return 8 if bench.quick else BATCH
 
 
-def _endless(source, preprocessing, transforms):
+def _endless(source, preprocessing, batch: int, transforms):
     from visionkit.data import Order, make_dataset
 
     order = Order(seed=0)
     return make_dataset(
-        source, preprocessing, BATCH, transforms=transforms, order=order
+        source, preprocessing, batch, transforms=transforms, order=order
     )
 
 
-def _decoding(files):
+def _decoding(files, batch: int):
     """What no pipeline can be faster than, where each image is decoded whole."""
     import tensorflow as tf
 
@@ -200,11 +138,11 @@ def _decoding(files):
     dataset = dataset.map(
         lambda file: tf.io.decode_jpeg(file, 3), tf.data.AUTOTUNE, deterministic=True
     )
-    dataset = dataset.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
     return dataset.map(lambda images: (images,))
 
 
-def _through_numpy(files):
+def _through_numpy(files, batch: int):
     """albumentations as most tutorials run it under tf.data."""
     import tensorflow as tf
 
@@ -212,49 +150,59 @@ def _through_numpy(files):
     dataset = tf.data.Dataset.from_tensor_slices(list(files)).repeat()
     dataset = dataset.map(
         lambda file: tf.numpy_function(
-            lambda data: change(image=_decode(data))["image"], [file], tf.uint8
+            lambda data: change(image=decode(data))["image"], [file], tf.uint8
         ),
         tf.data.AUTOTUNE,
     )
     dataset = dataset.map(lambda image: tf.ensure_shape(image, (224, 224, 3)))
-    dataset = dataset.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
     return dataset.map(lambda images: (images,))
 
 
-def _loader(files, boxes: bool):
-    """PyTorch's loader with albumentations in its workers, batch after batch."""
+def _loader(bench: Bench, files, truth=None):
+    """PyTorch's loader with albumentations in its workers, batch after batch.
+
+    It ends when what is timed has been drawn and what the workers have prepared beyond
+    that, as much as they had when the timing began.
+    """
     data = load_torch().utils.data
     load("albumentations")
-    loader = data.DataLoader(
-        TorchPhotographs(files, boxes),
-        BATCH,
-        sampler=data.RandomSampler(files, replacement=True, num_samples=10**9),
+    batch, drawn = _batch(bench), sum(sizes(bench)) + WORKERS * AHEAD
+    return data.DataLoader(
+        TorchPhotographs(files, truth),
+        batch,
+        sampler=data.RandomSampler(files, replacement=True, num_samples=batch * drawn),
         num_workers=WORKERS,
+        prefetch_factor=AHEAD,
         collate_fn=collate,
         drop_last=True,
         persistent_workers=True,
         # Forked beside TensorFlow's threads, workers may wait for ever.
         multiprocessing_context="spawn",
     )
-    return loader
 
 
 class TorchPhotographs:
-    """A map-style data set of PyTorch; in this module, so that workers find it."""
+    """A map-style data set of PyTorch; in this module, so that workers find it.
 
-    def __init__(self, files, boxes: bool):
-        self.files, self.boxes, self.policy = files, boxes, None
+    Args:
+        files: JPEGs.
+        truth: (boxes, labels) of each for detection, or None.
+    """
+
+    def __init__(self, files, truth=None):
+        self.files, self.truth, self.policy = files, truth, None
 
     def __len__(self):
         return len(self.files)
 
     def __getitem__(self, index):
         if self.policy is None:
-            self.policy = detection_policy() if self.boxes else classification_policy()
-        image = _decode(self.files[index])
-        if not self.boxes:
+            self.policy = detection_policy() if self.truth else classification_policy()
+        image = decode(self.files[index])
+        if not self.truth:
             return self.policy(image=image)["image"], np.zeros(1, "int32")
-        boxes, labels = boxes_of(index)
+        boxes, labels = self.truth[index]
         found = self.policy(image=image, bboxes=boxes, labels=labels)
         padded = np.full((8, 5), -1, "float32")
         for row, box, label in zip(
@@ -297,11 +245,3 @@ def detection_policy():
         ],
         bbox_params=A.BboxParams("pascal_voc", label_fields=["labels"]),
     )
-
-
-def _decode(data) -> np.ndarray:
-    import cv2
-
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    image = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_COLOR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

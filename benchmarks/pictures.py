@@ -57,3 +57,12 @@ def boxes_of(index: int) -> tuple[np.ndarray, np.ndarray]:
     from benchmarks.work import draw_boxes, draw_labels
 
     return draw_boxes(1, BOXES, SIZE, index)[0], draw_labels(1, BOXES, 10, index)[0]
+
+
+def decode(data) -> np.ndarray:
+    """(h, w, 3) uint8 of a JPEG, by OpenCV in this thread alone."""
+    import cv2
+
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    image = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
