@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import Bench, Side, at_most
+from benchmarks.goals import at_most
+from benchmarks.harness import Bench, Side
 from benchmarks.peers import load, load_torch
 from benchmarks.work import draw_boxes, draw_labels
 
@@ -23,11 +24,12 @@ def assignment(bench: Bench) -> None:
 
     from visionkit.ops.task_aligned import assign_task_aligned
 
-    points, boxes = _predictions(BATCH)
+    size = _size(bench)
+    points, boxes = _predictions(BATCH, size)
     rng = np.random.default_rng(1)
     logits = rng.normal(-3, 1.5, (BATCH, len(points), CLASSES)).astype("float32")
     for count, goal in ((20, at_most(0.8)), (100, at_most(0.5))):
-        true_boxes = draw_boxes(BATCH, count, SIZE, seed=2)
+        true_boxes = draw_boxes(BATCH, count, size, seed=2)
         labels = draw_labels(BATCH, count, CLASSES, seed=3)
         inputs = [tf.constant(x) for x in (logits, boxes, true_boxes, labels)]
 
@@ -68,7 +70,7 @@ def suppression(bench: Bench) -> None:
 
     from visionkit.ops.nms import NMS
 
-    boxes, scores = _scored_boxes()
+    boxes, scores = _scored_boxes(_size(bench))
     tensors = tf.constant(boxes), tf.constant(scores)
     for threshold in (0.25, 0.001):
         nms = NMS(threshold, IOU, DETECTIONS, CANDIDATES)
@@ -84,26 +86,46 @@ def suppression(bench: Bench) -> None:
                 boxes[:, :, None], scores, DETECTIONS, DETECTIONS, IOU, threshold
             )
 
-        builders = {"torchvision": lambda t=threshold: _torchvision(boxes, scores, t)}
-        goals = {
-            "tf.image": at_most(1.15 if threshold == 0.25 else 0.2),
-            "torchvision": at_most(1.0),
-        }
-        if threshold == 0.25:
-            builders["keras_cv"] = lambda: _keras_layer("keras_cv", tensors)
-            builders["keras_hub"] = lambda: _keras_layer("keras_hub", tensors)
-            goals |= {"keras_cv": at_most(0.01), "keras_hub": at_most(0.01)}
         if threshold == 0.25:  # with few candidates the raw op has the same answer
             scores_of_raw = raw(*tensors).nmsed_scores
             bench.require_equal("scores", found["scores"], scores_of_raw, 1e-6)
-        sides = [Side("tf.image", lambda raw=raw: raw(*tensors))]
+        what = f"suppression, {boxes.shape[1]:,} x {CLASSES} scores > {threshold}"
+        side = Side("visionkit", lambda ours=ours: ours(*tensors))
         bench.compare(
-            f"suppression, 8,400 x {CLASSES} scores > {threshold}, b{BATCH}",
-            Side("visionkit", lambda ours=ours: ours(*tensors)),
-            [*sides, *bench.peers(builders)],
-            goals,
-            seconds=40,
+            f"{what}, b{BATCH}",
+            side,
+            [
+                Side("tf.image", lambda raw=raw: raw(*tensors)),
+                *bench.peers(
+                    {"torchvision": lambda t=threshold: _torchvision(boxes, scores, t)}
+                ),
+            ],
+            {
+                "tf.image": at_most(1.15 if threshold == 0.25 else 0.2),
+                "torchvision": at_most(1.0),
+            },
+            seconds=20,
         )
+        _beside_layers(bench, f"{what}, b{BATCH}", side, tensors, threshold)
+
+
+def _beside_layers(bench: Bench, what: str, side: Side, tensors, threshold) -> None:
+    """By itself, since these take seconds: in few rounds."""
+    packages = ("keras_cv", "keras_hub")
+    peers = bench.peers(
+        {
+            package: lambda package=package: _keras_layer(package, tensors, threshold)
+            for package in packages
+        }
+    )
+    bench.compare(
+        what,
+        side,
+        peers,
+        dict.fromkeys(packages, at_most(0.01)),
+        warm_ups=1,
+        seconds=15,
+    )
 
 
 def pasting(bench: Bench) -> None:
@@ -113,11 +135,12 @@ def pasting(bench: Bench) -> None:
     from visionkit.paste import paste_masks
 
     cv2.setNumThreads(2)
-    rng, size = np.random.default_rng(0), (1000, 1000)
+    count, size = (10, (200, 200)) if bench.quick else (100, (1000, 1000))
+    rng = np.random.default_rng(0)
     y, x = np.mgrid[:28, :28] - 13.5
-    masks = 1 / (1 + np.exp(np.hypot(x, y) - rng.uniform(5, 13, (100, 1, 1))))
+    masks = 1 / (1 + np.exp(np.hypot(x, y) - rng.uniform(5, 13, (count, 1, 1))))
     masks = masks.astype("float32")
-    boxes = draw_boxes(1, 100, size)[0]
+    boxes = draw_boxes(1, count, size)[0]
 
     def naive():
         out = np.zeros((len(masks), *size), bool)
@@ -134,7 +157,7 @@ def pasting(bench: Bench) -> None:
     same = (ours & theirs)[large].sum() / (ours | theirs)[large].sum()
     bench.require_equal("share of the same pixels", min(same, 0.95), 0.95)
     bench.compare(
-        "pasting 100 masks of 28 x 28 into 1000 x 1000",
+        f"pasting {count} masks of 28 x 28 into {size[0]} x {size[1]}",
         Side("visionkit", lambda: paste_masks(masks, boxes, size)),
         [Side("cv2.resize of each", naive)],
         {"cv2.resize of each": at_most(0.5)},
@@ -142,12 +165,16 @@ def pasting(bench: Bench) -> None:
     )
 
 
-def _predictions(batch: int):
+def _size(bench: Bench):
+    return (160, 160) if bench.quick else SIZE
+
+
+def _predictions(batch: int, size):
     """Centres (A, 2) and predicted boxes (B, A, 4) around them, float32 pixels."""
     from visionkit.ops.anchors import anchor_points
 
     sizes = {
-        f"P{level}": (SIZE[0] // 2**level, SIZE[1] // 2**level) for level in LEVELS
+        f"P{level}": (size[0] // 2**level, size[1] // 2**level) for level in LEVELS
     }
     points, strides = anchor_points(sizes)
     points, strides = (np.asarray(x, "float32") for x in (points, strides))
@@ -172,14 +199,14 @@ def _compare_targets(bench: Bench, count: int, ours, theirs) -> None:
     bench.require_equal("share of the same objects", min(same.mean(), 0.9), 0.9)
 
 
-def _scored_boxes():
-    """Boxes (B, 8400, 4) and scores (B, 8400, 80): 40 objects and much noise."""
-    points, _ = _predictions(1)
+def _scored_boxes(size):
+    """Boxes (B, A, 4) and scores (B, A, 80): 40 objects and much noise."""
+    points, _ = _predictions(1, size)
     rng = np.random.default_rng(0)
     boxes = np.zeros((BATCH, len(points), 4), "float32")
     scores = rng.beta(0.2, 60, (BATCH, len(points), CLASSES)).astype("float32")
     for image in range(BATCH):
-        objects = draw_boxes(1, 40, SIZE, seed=image)[0]
+        objects = draw_boxes(1, 40, size, seed=image)[0]
         labels = rng.integers(0, CLASSES, 40)
         near = np.abs(points[:, None] - (objects[:, :2] + objects[:, 2:]) / 2)
         nearest = near.sum(-1).argmin(1)
@@ -189,7 +216,7 @@ def _scored_boxes():
         boxes[image, :, 2:] = np.maximum(boxes[image, :, 2:], boxes[image, :, :2] + 1)
         sure = rng.choice(len(points), 320, replace=False)
         scores[image, sure, labels[nearest[sure]]] = rng.uniform(0.26, 0.95, 320)
-    return np.clip(boxes, 0, 640), scores
+    return np.clip(boxes, 0, max(size)), scores
 
 
 def _check_detections(bench, found, boxes, scores, threshold) -> None:
@@ -227,7 +254,7 @@ def _iou(box, others):
     return inter / (areas[0] + areas[1] - inter)
 
 
-def _keras_layer(package: str, tensors) -> Side:
+def _keras_layer(package: str, tensors, threshold: float) -> Side:
     """One label per box, as both libraries do: less work than ours."""
     import tensorflow as tf
 
@@ -235,7 +262,7 @@ def _keras_layer(package: str, tensors) -> Side:
         "xyxy",
         from_logits=False,
         iou_threshold=IOU,
-        confidence_threshold=0.25,
+        confidence_threshold=threshold,
         max_detections=DETECTIONS,
     )
     run = tf.function(lambda boxes, scores: layer(boxes, scores), jit_compile=False)
