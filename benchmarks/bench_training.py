@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import Bench, Side, at_most
+from benchmarks.goals import at_most
+from benchmarks.harness import Bench, Side
 from benchmarks.peers import load, load_torch, load_torchvision_models
 from benchmarks.work import (
     check_losses,
+    count_without_biases,
     draw_boxes,
     draw_images,
     draw_labels,
@@ -50,8 +52,7 @@ def classifiers(bench: Bench) -> None:
                 metrics=[],
                 jit_compile=False,
             )
-            train = _first(bench, label, model, images, labels, shape)
-            return Side(label, train), model
+            return _first(bench, label, model, images, labels, shape), model
 
         ours, model = keras_side(
             "visionkit",
@@ -69,18 +70,17 @@ def classifiers(bench: Bench) -> None:
         bench.require_equal(
             "parameters", model.count_params(), their_model.count_params()
         )
-        others = bench.peers(
-            {
-                "torchvision": lambda name=torch_name, images=images, labels=labels: (
-                    _torch_side(bench, name, images, labels)
-                )
-            }
-        )
+
+        def torch_side(name=torch_name, images=images, labels=labels, model=model):
+            return _torch_side(bench, name, images, labels, model)
+
+        others = bench.peers({"torchvision": torch_side})
         bench.compare(
             f"{name}: train step, {side}, b8",
             ours,
             [peer, *others],
             {"keras.applications": at_most(1.02), "torchvision": at_most(1.5)},
+            also="GFLOP",
             seconds=40,
         )
 
@@ -100,8 +100,7 @@ def deeplab(bench: Bench) -> None:
         model.compile(optimizer=_sgd(), loss=loss, metrics=[], jit_compile=False)
         shape = tuple(model.compute_output_shape((2, *size, 3)))
         bench.require_equal(f"output of {name}", shape, (2, *size, classes))
-        train = _first(bench, name, model, images, truth, images.shape)
-        return Side(name, train)
+        return _first(bench, name, model, images, truth, images.shape)
 
     def theirs():
         models = load("keras_hub").models
@@ -124,6 +123,7 @@ def deeplab(bench: Bench) -> None:
         side("visionkit", vk.DeepLabV3Plus(backbone, classes, rates=(6, 12, 18))),
         bench.peers({"keras_hub": theirs}),
         {"keras_hub": at_most(0.35)},
+        also="GFLOP",
         warm_ups=1,
     )
 
@@ -151,49 +151,61 @@ def retinanet(bench: Bench) -> None:
         model.compile(optimizer=_sgd(), jit_compile=False)
         (logits,) = (x for x in model.outputs if x.shape[-1] == classes)
         shapes.append(tuple(logits.shape[1:]))
-        train = _first(bench, "keras_hub", model, images, target, images.shape)
-        return Side("keras_hub", train)
+        return _first(bench, "keras_hub", model, images, target, images.shape)
 
     model = vk.RetinaNet(vk.build_backbone("resnet50", size), classes)
     model.compile(optimizer=_sgd(), jit_compile=False)
     shapes = [tuple(model.output["classes"].shape[1:])]
-    train = _first(bench, "visionkit", model, images, target, images.shape)
+    ours = _first(bench, "visionkit", model, images, target, images.shape)
     peers = bench.peers({"keras_hub": theirs})
     bench.require_equal("anchors and classes", shapes[0], shapes[-1])
     bench.compare(
         f"RetinaNet ResNet-50: train step, {size[0]}, b2, 20 boxes",
-        Side("visionkit", train),
+        ours,
         peers,
         {"keras_hub": at_most(0.9)},
+        also="GFLOP",
     )
 
 
-def _first(bench: Bench, name, model, images, target, shape):
-    """One step, what it showed as a note; the function of the further ones."""
+def _first(bench: Bench, name, model, images, target, shape) -> Side:
+    """The side of further steps, after one; what that showed is a note."""
     losses, train = trained_once(model, images, target)
     check_losses(name, losses)
+    work = train_gigaflops(model, shape)
     bench.note(
-        f"{name}: {model.count_params():,} parameters, "
-        f"{train_gigaflops(model, shape):.1f} GFLOP a step, loss {losses['loss']:.3g}"
+        f"{name}: {model.count_params():,} parameters, {work:.1f} GFLOP a step, "
+        f"loss {losses['loss']:.3g}"
     )
-    return train
+    return Side(name, train, work=work)
 
 
-def _torch_side(bench: Bench, name: str, images, labels) -> Side:
+def _torch_side(bench: Bench, name: str, images, labels, ours) -> Side:
     torch = load_torch()
     model = getattr(load_torchvision_models(), name)(weights=None).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()) / 255
     y = torch.from_numpy(labels.astype("int64"))
     count = sum(parameter.numel() for parameter in model.parameters())
-    bench.note(f"torchvision: {name}, {count:,} trainable parameters, eager, NCHW")
+    bench.require_equal(
+        f"trainable parameters of {name}, here without biases before a normalisation,",
+        count_without_biases(ours),
+        count,
+    )
+    with load("torch.utils.flop_counter").FlopCounterMode(display=False) as counter:
+        model(x)
+    work = 3 * counter.get_total_flops() / 1e9  # backward is twice forward
+    bench.note(
+        f"torchvision: {name}, {count:,} trainable parameters, {work:.1f} GFLOP a "
+        "step, eager, NCHW"
+    )
 
     def train():
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
 
-    return Side("torchvision", train)
+    return Side("torchvision", train, work=work)
 
 
 def _sgd():

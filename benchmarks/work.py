@@ -67,6 +67,22 @@ def train_gigaflops(model, shape: tuple[int, ...]) -> float:
     return 6 * gigamacs(model, shape)
 
 
+def count_without_biases(model) -> int:
+    """Trainable parameters but for the biases of convolutions.
+
+    keras.applications' ResNet has them, although the normalisation behind takes them
+    away again.
+    """
+    count, kernels = 0, {}
+    for variable in model.trainable_variables:
+        layer, _, name = variable.path.rpartition("/")
+        if name == "kernel":
+            kernels[layer] = len(variable.shape)
+        if name != "bias" or kernels[layer] != 4:
+            count += math.prod(variable.shape)
+    return count
+
+
 def trained_once(model, inputs, target):
     """A compiled model after its first step of `fit`, and what makes one more.
 
