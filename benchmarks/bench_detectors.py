@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import Bench, Side, at_most
+from benchmarks.goals import at_most
+from benchmarks.harness import Bench, Side
 from benchmarks.work import draw_boxes, draw_images, draw_labels, trained_once
 
 BATCH, BOXES, CLASSES = 4, 20, 80
@@ -14,19 +15,28 @@ def losses(bench: Bench) -> None:
     """Encoding the truth and the loss with its gradient, as a share of a step."""
     import keras
 
+    from visionkit.types import MASK_SIZE
+
     side = 64 if bench.quick else 320
     images = draw_images(BATCH, (side, side))
     target = {
         "boxes": draw_boxes(BATCH, BOXES, (side, side)),
         "labels": draw_labels(BATCH, BOXES, CLASSES),
     }
+    shares = np.random.default_rng(1).random((BATCH, BOXES, MASK_SIZE, MASK_SIZE))
     for name, build in DETECTORS.items():
         model = build((side, side))
         model.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
-        _, step = trained_once(model, images, target)
+        inputs, truth = images, target
+        if model.task == "instance_segmentation":
+            truth = {**target, "masks": (shares < 0.5).astype("uint8")}
+        if model.num_proposals:
+            proposals = draw_boxes(BATCH, model.num_proposals, (side, side), seed=2)
+            inputs = {"images": images, "proposals": proposals}
+        _, step = trained_once(model, inputs, truth)
         bench.compare(
             f"{name}: targets and loss at {side}, b{BATCH}, {BOXES} boxes",
-            Side("visionkit", _loss_alone(model, images, target)),
+            Side("visionkit", _loss_alone(model, inputs, truth)),
             [Side("its own step", step)],
             {"its own step": at_most(0.1)},
             seconds=20,
@@ -45,6 +55,7 @@ def evaluation(bench: Bench) -> None:
 
     side, batches = (64, 2) if bench.quick else (320, 16)
     model = vk.YOLO(vk.build_backbone("csp_darknet_n", (side, side)), CLASSES)
+    model.compile("sgd", jit_compile=False)
     epoch = []
     for seed in range(batches):
         target = {
@@ -62,18 +73,41 @@ def evaluation(bench: Bench) -> None:
             scorer.update(answer, target)
         return scorer.summary()
 
+    what = f"{8 * batches} images, YOLO n at {side}"
+    predict = Side(
+        "predicting them",
+        lambda: [model.predict_on_batch(images) for images, _ in epoch],
+    )
     bench.compare(
-        f"COCO scores of {8 * batches} images, of YOLO n at {side}",
+        f"COCO scores of answers that are there, {what}",
         Side("visionkit", score),
+        [predict],
+        {"predicting them": at_most(0.02)},
+        warm_ups=1,
+        seconds=40,
+    )
+    data = _epoch_of(epoch)
+    bench.compare(
+        f"`evaluate` as `fit` calls it, losses and COCO scores, {what}",
+        Side("visionkit", lambda: model.evaluate(data, verbose=0)),
         [
             Side(
                 "predicting them",
-                lambda: [model.predict_on_batch(images) for images, _ in epoch],
+                lambda: [model.predict_on_batch(images) for images, _ in data],
             )
         ],
-        {"predicting them": at_most(0.02)},
+        {"predicting them": at_most(1.02)},
         warm_ups=1,
+        seconds=40,
     )
+
+
+def _epoch_of(batches):
+    """A data set of these (images, target)."""
+    import tensorflow as tf
+
+    columns = tf.nest.map_structure(lambda *parts: np.stack(parts), *batches)
+    return tf.data.Dataset.from_tensor_slices(columns)
 
 
 def _yolo(size):
@@ -101,38 +135,77 @@ def _faster_rcnn(size):
     return vk.FasterRCNN(vk.build_backbone("resnet50", size), CLASSES, rpn=rpn)
 
 
+def _fast_rcnn(size):
+    import visionkit as vk
+
+    return vk.FastRCNN(vk.build_backbone("resnet50", size), CLASSES, num_proposals=300)
+
+
+def _mask_rcnn(size):
+    import visionkit as vk
+
+    rpn = {"num_proposals": 300}
+    return vk.MaskRCNN(vk.build_backbone("resnet50", size), CLASSES, rpn=rpn)
+
+
 DETECTORS = {
     "YOLO n": _yolo,
     "SSD MobileNetV2": _ssd,
     "RetinaNet ResNet-50": _retinanet,
+    "Fast R-CNN ResNet-50": _fast_rcnn,
     "Faster R-CNN ResNet-50": _faster_rcnn,
+    "Mask R-CNN ResNet-50": _mask_rcnn,
 }
 
 
-def _loss_alone(model, images, target):
+def _loss_alone(model, inputs, target):
     """What `compute_loss` and its gradient cost, where the raw outputs are there."""
     import tensorflow as tf
 
-    raw = {name: tf.constant(x) for name, x in model(images, training=True).items()}
-    truth = {name: tf.constant(x) for name, x in target.items()}
-    if hasattr(model, "box_head"):
-        # The head that reads sampled regions is the network's work, not the loss's.
-        pyramid = {level: raw[level] for level in model.levels}
-        boxes = raw["proposals"][:, : model.roi.num_samples]
-        missing = model.roi.num_samples - boxes.shape[1]
-        boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
-        outputs = model.box_head(pyramid, boxes)
-        model.box_head = lambda *_, **__: outputs
-    pixels = tf.constant(images)
+    inputs, truth = tf.nest.map_structure(tf.constant, (inputs, target))
+    raw = model(inputs, training=True)
+    answers, given = _answers_of_heads(model, raw), {}
+    for name in answers:
+        # To read the sampled regions is the network's work, not the loss's.
+        setattr(model, name, lambda *_, name=name, **__: given[name])
 
     @tf.function(jit_compile=False)
-    def loss(raw, truth):
+    def loss(raw, truth, answers):
+        given.update(answers)
         with tf.GradientTape() as tape:
-            tape.watch(raw)
-            value = model.compute_loss(x=pixels, y=truth, y_pred=raw, training=True)
-        return value, tape.gradient(value, raw)
+            tape.watch((raw, answers))
+            value = model.compute_loss(x=inputs, y=truth, y_pred=raw, training=True)
+        return value, tape.gradient(value, (raw, answers))
 
-    return lambda: loss(raw, truth)
+    _, (_, gradients) = loss(raw, truth, answers)
+    if any(gradient is None for gradient in tf.nest.flatten(gradients)):
+        raise RuntimeError(f"The loss of {model.name} does not read all of its heads.")
+    return lambda: loss(raw, truth, answers)
+
+
+def _answers_of_heads(model, raw) -> dict:
+    """What the heads that read regions answer, by their attribute.
+
+    Args:
+        model: A detector; one of a single stage has no such heads.
+        raw: Its raw outputs.
+    """
+    import tensorflow as tf
+
+    from visionkit.ops.sampling import most_positives
+
+    if not hasattr(model, "box_head"):
+        return {}
+    pyramid = {level: raw[level] for level in model.levels}
+    count = model.roi.num_samples
+    boxes = raw["proposals"][:, :count]
+    boxes = tf.pad(boxes, [[0, 0], [0, count - boxes.shape[1]], [0, 0]])
+    answers = {"box_head": model.box_head(pyramid, boxes)}
+    if hasattr(model, "mask_head"):
+        boxes = boxes[:, : most_positives(count, model.roi.positive_fraction)]
+        labels = tf.zeros(boxes.shape[:2], tf.int32)
+        answers["mask_head"] = model.mask_head(pyramid, boxes, labels)
+    return answers
 
 
 def _align(bench: Bench) -> None:
