@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from mask_finder import draw_shapes
+from PIL import Image
 
 import visionkit as vk
 from visionkit.serving import CallError, Client
@@ -256,6 +257,34 @@ def test_requests_hold_so_many_images_and_bytes(encode, picture):
         assert [*itertools.chain(*batches)] == sizes and batches[-1] == sizes[-1:]
         assert all(sum(batch) <= limit for batch in batches[:-1])
         assert max(map(len, batches)) > 1
+
+
+def test_requests_hold_so_many_pixels(encode):
+    large = encode(Image.new("L", (4000, 2500)))
+    wide, high = (encode(Image.new("L", size)) for size in ((9000, 90), (90, 9000)))
+    with canned() as (url, batches):
+        client = Client(url, "dogs")
+        client.predict([large] * 12)
+        assert list(map(len, batches)) == [10, 2]
+        batches.clear()
+        client.predict([wide] * 2 + [high] * 2)  # each would be padded to 81 megapixels
+        assert list(map(len, batches)) == [2, 2]
+
+
+def test_what_is_too_large_for_the_server_is_an_error_of_that_image(encode, picture):
+    images = [encode(picture(30, 40, seed)) for seed in range(3)]
+    with canned([413, 413]) as (url, batches):
+        refused, *answered = Client(url, "dogs").predict(images)
+        assert "answered 413" in refused.error and refused.path is None
+        assert all(result.ok for result in answered)
+        assert [*itertools.chain(*batches)] == list(map(len, images[1:]))
+
+
+def test_what_grpc_finds_too_large_is_an_error_of_that_image(server, encode, picture):
+    image = encode(picture(30, 40))
+    with Client(url_of(server, "grpc"), "letters") as client:
+        small, large = client.predict([image, image + bytes(65 << 20)])
+    assert small.ok and "RESOURCE_EXHAUSTED" in large.error
 
 
 def test_nobody_there_and_nobody_we_know(tmp_path):

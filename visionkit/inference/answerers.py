@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ import tensorflow as tf
 
 from visionkit.inference import graph
 from visionkit.inference.batches import prepared_batches
-from visionkit.inference.inputs import Image, read_encoded, saved_model_folder
+from visionkit.inference.chunks import CHUNK_PIXELS, chunks
+from visionkit.inference.inputs import Image, saved_model_folder
 from visionkit.inference.runtimes import SUFFIXES, Runtime
 from visionkit.inference.styles import INPUT_NAMES
 from visionkit.types import Preprocessing
@@ -95,19 +97,17 @@ class _SavedModel:
 
     def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
         """Answers for files and encoded images, one dict each."""
-        for start in range(0, len(items), batch_size):
-            batch = tf.constant(
-                [read_encoded(i) for i in items[start : start + batch_size]]
-            )
-            inputs = {INPUT_NAMES[self.style]: batch}
+        for chunk in chunks(items, batch_size):
+            inputs = {INPUT_NAMES[self.style]: tf.constant(chunk)}
             yield from _rows(self.model.signatures["tolerant"](**inputs))
 
     def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
         """Answers for (H, W, C) uint8 arrays, neighbours of one shape as a batch."""
         for _, group in itertools.groupby(items, key=np.shape):
             same = list(group)
-            for start in range(0, len(same), batch_size):
-                batch = tf.constant(np.stack(same[start : start + batch_size]))
+            step = max(1, min(batch_size, CHUNK_PIXELS // math.prod(same[0].shape[:2])))
+            for start in range(0, len(same), step):
+                batch = tf.constant(np.stack(same[start : start + step]))
                 answers = self.model.signatures["images"](images=batch)
                 yield from _rows({**answers, "image_valid": np.ones(len(batch), int)})
 

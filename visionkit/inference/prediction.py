@@ -277,7 +277,7 @@ def _result(item: Image, row: dict, answerer, options: Options) -> Results:
     try:
         size = original_size(item, answerer.preprocessing, row["image_valid"])
     except BadImage as error:
-        return Results(path=path, error=str(error))
+        return Results(path=path, error=row.get("refused") or str(error))
     row = own_answers(row, answerer.style, size)
     return _fill(path, size, row, answerer, options)
 

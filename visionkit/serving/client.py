@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from visionkit.data.headers import inspect_image
-from visionkit.data.image_header import BadImage
-from visionkit.inference.inputs import Image, read_encoded
+from visionkit.inference.chunks import chunks
+from visionkit.inference.inputs import Image
 from visionkit.inference.prediction import DEFAULT_SCORE, Options, answer_all
 from visionkit.serving.retries import CallError, with_retries
 from visionkit.serving.served import KnownNames, ServedModel, understand
@@ -105,13 +104,13 @@ class Client:
                 videos.
             batch_size: Images per request, at most.
             request_bytes: Encoded images of one request, in bytes; a larger image goes
-                alone.
+                alone. What the server finds too large is asked again in halves.
             top: How many classes a classification result lists, best first.
             score: Labels with a lower score are left out; default 0, for boxes 0.25.
 
         Returns:
-            A `Results` per image or frame, in order. An image that cannot be read has
-            `error` set and does not stop the others.
+            A `Results` per image or frame, in order. An image that cannot be read, or
+            is too large for the server, has `error` set and does not stop the others.
 
         Raises:
             FileNotFoundError: An image does not exist.
@@ -183,14 +182,14 @@ class _ServedAnswerer:
 
     def encoded(self, items: Sequence[str | bytes], batch_size: int) -> Iterator[dict]:
         """Answers for files and encoded images, one dict each."""
-        return self._answers(map(_usable, items), batch_size)
+        return self._answers(items, batch_size)
 
     def arrays(self, items: Sequence[np.ndarray], batch_size: int) -> Iterator[dict]:
         """Answers for (H, W, C) uint8 arrays, one dict each."""
         return self._answers(map(_png, items), batch_size)
 
-    def _answers(self, contents: Iterable[bytes], batch_size: int) -> Iterator[dict]:
-        for chunk in _chunks(contents, batch_size, self.request_bytes):
+    def _answers(self, images: Iterable[Image], batch_size: int) -> Iterator[dict]:
+        for chunk in chunks(images, batch_size, self.request_bytes):
             sent = [content for content in chunk if content]
             rows = self._ask(sent) if sent else iter(())
             for content in chunk:
@@ -198,10 +197,21 @@ class _ServedAnswerer:
 
     def _ask(self, images: list[bytes]) -> Iterator[dict]:
         client, served = self.client, self.served
-        outputs = with_retries(
-            lambda: client.transport.predict("tolerant", served.input_name, images),
-            client.retries,
-        )
+        try:
+            outputs = with_retries(
+                lambda: client.transport.predict("tolerant", served.input_name, images),
+                client.retries,
+            )
+        except CallError as error:
+            if not error.too_large:
+                raise
+            if len(images) == 1:
+                yield {"image_valid": 0, "refused": str(error)}
+                return
+            half = len(images) // 2
+            yield from self._ask(images[:half])
+            yield from self._ask(images[half:])
+            return
         arrays = {
             name: np.asarray(outputs[name], dtype)
             for name, dtype in served.outputs.items()
@@ -212,28 +222,6 @@ class _ServedAnswerer:
             if named:
                 row["class_names"] = KnownNames.of_answer(row)
             yield row
-
-
-def _chunks(contents: Iterable[bytes], count: int, size: int) -> Iterator[list[bytes]]:
-    """In order, at most `count` of them and `size` bytes, or one that is larger."""
-    chunk, total = [], 0
-    for content in contents:
-        if chunk and (len(chunk) == count or total + len(content) > size):
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(content)
-        total += len(content)
-    if chunk:
-        yield chunk
-
-
-def _usable(item: Image) -> bytes:
-    """The encoded image; empty where its header says that it cannot be used."""
-    try:
-        inspect_image(item)
-    except BadImage:
-        return b""
-    return read_encoded(item)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -127,9 +127,10 @@ class GrpcTransport:
         except grpc.RpcError as error:
             status, message = error.code().name, error.details()
             # This room will not come, however long one waits.
-            busy = status in BUSY and "larger than max" not in message
+            large = status == "RESOURCE_EXHAUSTED" and "larger than max" in message
             raise CallError(
                 f"{self.address} answered {status} for model {self.model!r}: {message}",
                 status,
-                busy,
+                status in BUSY and not large,
+                too_large=large,
             ) from error

@@ -118,7 +118,11 @@ def _refusal(url: str, answer) -> CallError:
         retry_after = 0.0
     status = answer.status_code
     return CallError(
-        f"{url} answered {status}: {message}", status, status in BUSY, retry_after
+        f"{url} answered {status}: {message}",
+        status,
+        status in BUSY,
+        retry_after,
+        too_large=status == 413,
     )
 
 

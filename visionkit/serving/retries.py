@@ -25,6 +25,8 @@ class CallError(RuntimeError):
         retriable: Whether the same request may succeed later: the server is busy or
             not there yet. A wrong request stays wrong.
         retry_after: Seconds that the server asks to wait, or 0.
+        too_large: The request is larger than the server, or what stands before it, ever
+            takes; a smaller one may be taken.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class CallError(RuntimeError):
         status: int | str | None = None,
         retriable: bool = False,
         retry_after: float = 0.0,
+        too_large: bool = False,
     ):
         super().__init__(message)
         self.status = status
         self.retriable = retriable
         self.retry_after = retry_after
+        self.too_large = too_large
 
 
 def with_retries(call: Callable[[], T], retries: int, sleep=time.sleep) -> T:
