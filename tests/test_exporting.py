@@ -3,6 +3,7 @@
 import json
 import resource
 import struct
+import sys
 import time
 import zlib
 
@@ -184,6 +185,13 @@ def test_model_json_is_strict_json_with_metrics_and_versions(exported, classifie
     assert vk.Preprocessing.from_config(description["preprocessing"]) == (
         classifier.preprocessing
     )
+
+
+def test_an_export_without_warmup_says_so(classifier, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.warns(UserWarning, match="no warm-up requests"):
+        path = vk.export(classifier, tmp_path, gate=False)
+    assert json.loads((path / "model.json").read_text())["warmup"] is False
 
 
 def test_warmup_has_one_record_per_signature(exported, served):

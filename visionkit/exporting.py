@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 
 import tensorflow as tf
@@ -112,7 +113,7 @@ def export(
         RuntimeError: The backend is not TensorFlow.
         TypeError: `model` is not a visionkit task.
         ValueError: Unknown style, or one that the task does not have, or a model that
-            reads more than images (Fast R-CNN).
+            reads more than images (Fast R-CNN), or `path` holds LiteRT or ONNX files.
     """
     model = exportable(model)
     style_function(style, model.task)
@@ -136,6 +137,13 @@ def export(
             "unchecked": unchecked,
             "metadata": _plain(metadata or {}),
         }
+        if not warmup:
+            warnings.warn(
+                "The export has no warm-up requests, so that a server's first clients "
+                "wait longer. They need tensorflow-serving-api: pip install "
+                "'visionkit[serving]'",
+                stacklevel=4,
+            )
         with _written_below(folder.parent):
             text = json.dumps(description, indent=2, allow_nan=False)
             (folder / "model.json").write_text(f"{text}\n", "utf-8")

@@ -92,6 +92,22 @@ def test_versions_are_what_a_server_counts(tmp_path):
         publish(tmp_path, build, version=10)
 
 
+@pytest.mark.parametrize("file", ["model.tflite", "model.onnx"])
+def test_saved_models_and_other_files_share_no_folder(tmp_path, file):
+    def build_file(folder):
+        (folder / file).write_bytes(b"network")
+
+    served, others = tmp_path / "served", tmp_path / "others"
+    publish(served, build)
+    publish(others, build_file, portable=True)
+    with pytest.raises(ValueError, match=r"SavedModels: version 1 has saved_model\.pb"):
+        publish(served, build_file, portable=True)
+    with pytest.raises(ValueError, match=f"ONNX files: version 1 has {file}"):
+        publish(others, build)
+    assert list(versions(served)) == list(versions(others)) == [1]
+    assert publish(others, build_file, portable=True).name == "2"
+
+
 def test_wrong_targets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="version=0"):
         publish(tmp_path, build, version=0)

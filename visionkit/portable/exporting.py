@@ -83,7 +83,7 @@ def export_portable(
         ExportRefused: The file does not answer as the model does.
         RuntimeError: A package is missing, or the backend is not TensorFlow.
         ValueError: The task does not go into the format, an op of the model does not
-            convert, or there are no images for int8.
+            convert, there are no images for int8, or `path` holds SavedModels.
     """
     model = exportable(model)
     kind = check_format(format, model.task)
@@ -119,7 +119,7 @@ def export_portable(
         text = json.dumps(description, indent=2, allow_nan=False)
         (folder / "model.json").write_text(f"{text}\n", "utf-8")
 
-    return publish(path, build, version)
+    return publish(path, build, version, portable=True)
 
 
 def sample_inputs(model) -> np.ndarray:

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 STAGING_PREFIX = ".tmp-"
+_SAVED_MODEL = ("saved_model.pb",)
+_PORTABLE = ("model.tflite", "model.onnx")
 
 
 def publish(
     base: str | os.PathLike,
     build: Callable[[Path], None],
     version: int | None = None,
+    *,
+    portable: bool = False,
 ) -> Path:
     """Write a version with `build` and make it visible in one step.
 
@@ -33,6 +37,8 @@ def publish(
         build: Called with an empty folder to fill. When it raises, nothing is
             published and the folder is removed.
         version: Number of the version, at least 1; default the next free one.
+        portable: It is a LiteRT or ONNX file and no SavedModel. A folder holds versions
+            of one kind: a server would take the newest file for a broken SavedModel.
 
     Returns:
         The published folder, `base/<version>`.
@@ -40,13 +46,15 @@ def publish(
     Raises:
         FileExistsError: `version` is taken; a published version is never overwritten.
         NotADirectoryError: `base` is a file.
-        ValueError: `version` is less than 1.
+        ValueError: `version` is less than 1, or the versions in `base` are of the other
+            kind.
     """
     base = Path(base)
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"The model's folder is a file: {base}")
     base.mkdir(parents=True, exist_ok=True)
     with _locked(base):
+        _check_kind(base, portable)
         for leftover in base.glob(f"{STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         target = base / str(_free_version(base, version))
@@ -67,6 +75,17 @@ def versions(base: str | os.PathLike) -> dict[int, Path]:
     children = Path(base).iterdir()
     found = {int(c.name): c for c in children if c.name.isdecimal() and c.is_dir()}
     return dict(sorted(found.items()))
+
+
+def _check_kind(base: Path, portable: bool) -> None:
+    for number, folder in versions(base).items():
+        for file in _SAVED_MODEL if portable else _PORTABLE:
+            if (folder / file).exists():
+                kinds = "SavedModels", "LiteRT and ONNX files"
+                raise ValueError(
+                    f"{base} is a folder of {kinds[not portable]}: version {number} "
+                    f"has {file}. Export {kinds[portable]} into a folder of their own."
+                )
 
 
 def _free_version(base: Path, version: int | None) -> int:
