@@ -7,12 +7,14 @@
         [--clients N] [--seconds S] [--bad 0.05] [--protocols rest grpc]
         [--images FOLDER] [--out benchmarks/results]
         [--target http://host:8501 --grpc host:8500 --model NAME]
+        [--signature tolerant]
 
 Clients are threads of another process than the server's, each on its own connection,
 and send one image after the other; a share of the images is broken. A good answer must
 equal the one that a single client got for the same image before the load, a broken
 image must be refused, and everything else counts as lost or as wrong: then the script
-ends with status 1.
+ends with status 1. A server that runs requests together fails them together, so ask it
+for `tolerant`, in which a broken image is to be marked.
 
 Steady: 8 clients for two minutes, one protocol after the other. Beside it stands what
 the signature costs when it is called in a process of its own, alone and in as many
@@ -102,6 +104,12 @@ def _arguments():
     parser.add_argument("--target", help="a server that is there already, REST")
     parser.add_argument("--grpc", help="of that server")
     parser.add_argument("--model", help="its name there")
+    parser.add_argument(
+        "--signature",
+        default="serving_default",
+        choices=("serving_default", "tolerant"),
+        help="tolerant where the server batches (default: serving_default)",
+    )
     parser.add_argument("--out", help="a folder for the table")
     found = parser.parse_args()
     if found.target and found.swaps:
@@ -322,8 +330,9 @@ def _table(rows: list[dict], notes: list[str], arguments) -> str:
         "",
         f"{os.cpu_count()} cores ({platform.machine()}), Python "
         f"{platform.python_version()}, {time.strftime('%Y-%m-%d')}. Clients of "
-        f"{where}, one image in each request, {100 * arguments.bad:g} % of them "
-        "broken. Every good answer is compared with the one that a single client got.",
+        f"{where}, one image in each request to `{arguments.signature}`, "
+        f"{100 * arguments.bad:g} % of them broken. Every good answer is compared "
+        "with the one that a single client got.",
         "",
         "| " + " | ".join(rows[0]) + " |",
         "|" + "---|" * len(rows[0]),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from serving_clients import CLIENTS, digest, pictures, same
+from serving_clients import CLIENTS, digest, pictures, same, unusable
 
 VERDICTS = ("good", "refused", "busy", "wrong", "lost")
 EVERY = 0.5  # seconds between two looks at the server's process
@@ -55,8 +55,8 @@ class Load:
     """Images that are asked for, and the answers that a single client got to them.
 
     Args:
-        target: Where to ask: "url", "grpc", "name" and "input" of the model, and the
-            "pid" of the server's process, 0 if it is not ours.
+        target: Where to ask: "url", "grpc", "name" and "input" of the model, the
+            "signature", and the "pid" of the server's process, 0 if it is not ours.
         images: A folder of images, or None for drawn ones.
         bad: Share of the requests that are broken images.
     """
@@ -143,7 +143,9 @@ class Load:
             verdict, answer, version = client.ask(image)
             seconds = time.perf_counter() - sent
             if verdict == "good" and broken:
-                verdict, answer = "wrong", "a broken image was answered"
+                marked = unusable(client.values(answer))
+                verdict = "refused" if marked else "wrong"
+                answer = "a broken image was answered"
             elif verdict == "good":
                 version = self._origin(client, self._keys[index], answer, version)
                 verdict = "wrong" if version is None else verdict

@@ -21,17 +21,20 @@ CONTEXT = multiprocessing.get_context("spawn")
 @contextlib.contextmanager
 def server(arguments, path: str, name: str | None = None):
     """Where to ask, and the process to watch."""
-    given = _input_name(arguments.saved_model)
+    asked = {
+        "input": _input_name(arguments.saved_model),
+        "signature": arguments.signature,
+    }
     if arguments.target:
         where = {"url": arguments.target, "grpc": arguments.grpc, "pid": 0}
-        yield {**where, "name": arguments.model or "model", "input": given}
+        yield {**where, "name": arguments.model or "model", **asked}
         return
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=serve, args=(path, name, theirs))
     process.start()
     theirs.close()  # so that its end is noticed
     try:
-        yield {**ours.recv(), "pid": process.pid, "input": given}
+        yield {**ours.recv(), "pid": process.pid, **asked}
         ours.send("stop")
     finally:
         ours.close()
@@ -67,7 +70,8 @@ def _call_directly(arguments) -> list[str]:
     with quiet_start():
         import tensorflow as tf
 
-    function = tf.saved_model.load(arguments.saved_model).signatures["serving_default"]
+    signatures = tf.saved_model.load(arguments.saved_model).signatures
+    function = signatures[arguments.signature]
     name = _input_name(arguments.saved_model)
     good, _ = pictures(arguments.images)
     inputs = [{name: tf.constant([image])} for image in good]
