@@ -83,8 +83,10 @@ def test_tensorflow_stays_where_it_belongs(file):
     roots = {name.partition(".")[0] for name in imports(file)}
     part, name = part_of(file), file.name
     if part not in MAY_IMPORT_TENSORFLOW or name == "arrays.py":
-        # One measured difference pays for one backend switch.
-        assert "tensorflow" not in roots or (part, name) == ("ops", "nms.py")
+        # Each measured difference pays for one backend switch: the greedy loop of NMS,
+        # the largest logit in 0.4 and a histogram in a tenth of the portable time.
+        allowed = {("ops", "nms.py"), ("ops", "native.py")}
+        assert "tensorflow" not in roots or (part, name) in allowed
     if part == "data" and name != "arrays.py":
         assert "keras" not in roots, "keras.ops in dataset.map fails on JAX"
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from visionkit.ops.boxes import box_area, clip_boxes
 from visionkit.ops.gather import gather_rows
+from visionkit.ops.native import first_largest
 from visionkit.ops.nms import top_rows
 
 
@@ -38,7 +39,7 @@ class ClassProbabilities(keras.layers.Layer):
             probabilities = ops.sigmoid(logits)
         return {
             "probabilities": probabilities,
-            "labels": ops.cast(ops.argmax(logits, axis=-1), "int32"),
+            "labels": first_largest(logits),
         }
 
     def get_config(self):
@@ -113,7 +114,7 @@ class PixelClasses(keras.layers.Layer):
         """Answers; see the class."""
         return {
             "logits": ops.cast(logits, "float32"),
-            "segmentation": ops.cast(ops.argmax(logits, axis=-1), "uint8"),
+            "segmentation": ops.cast(first_largest(logits), "uint8"),
         }
 
 

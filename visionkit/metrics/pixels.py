@@ -9,6 +9,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from visionkit.ops.native import count_labels, first_largest
 from visionkit.ops.pixels import pixel_labels, pixel_weights
 from visionkit.types import VOID_CLASS
 
@@ -48,15 +49,11 @@ class MeanIoU(keras.metrics.Metric):
         """
         truth, answer, weights = _compare(y_true, y_pred, sample_weight)
         right = ops.where(ops.equal(truth, answer), truth, VOID_CLASS)
-        counts = [self._count(labels, weights) for labels in (right, truth, answer)]
+        counts = [
+            count_labels(labels, weights, self.num_classes)
+            for labels in (right, truth, answer)
+        ]
         self.pixels.assign_add(ops.stack(counts))
-
-    def _count(self, labels, weights):
-        """(K,) float32, the pixels of each class."""
-        # Comparing and summing is one pass for a compiler, without a large tensor.
-        labels, weights = (ops.reshape(x, (1, -1)) for x in (labels, weights))
-        chosen = ops.equal(labels, ops.arange(self.num_classes, dtype="int32")[:, None])
-        return ops.sum(ops.where(chosen, weights, 0.0), axis=1)
 
     def result(self):
         """() float32."""
@@ -92,6 +89,6 @@ def _compare(y_true, y_pred, sample_weight):
     """Truth and answer (B, h, w) int32, and weights (B, h, w) float32, 0 for void."""
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     truth = pixel_labels(y_true, y_pred)
-    answer = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+    answer = first_largest(y_pred)
     valid = ops.cast(ops.not_equal(truth, VOID_CLASS), "float32")
     return truth, answer, valid * pixel_weights(sample_weight, valid)

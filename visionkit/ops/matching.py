@@ -7,6 +7,7 @@ from typing import NamedTuple
 from keras import ops
 
 from visionkit.ops.boxes import iou_matrix
+from visionkit.ops.native import first_largest
 
 
 class Match(NamedTuple):
@@ -64,7 +65,7 @@ def match_by_iou(
         anchors = anchors[None]
     overlap = iou_matrix(anchors, boxes)
     best = ops.max(overlap, axis=2)
-    index = ops.cast(ops.argmax(overlap, axis=2), "int32")
+    index = first_largest(overlap, axis=2)
     is_positive = best >= positive
     if force_best:
         forced = _best_anchors(overlap, valid)
@@ -79,7 +80,7 @@ def _best_anchors(overlap, valid):
     batch, num_anchors, num_boxes = ops.shape(overlap)
     best = ops.max(overlap, axis=1)
     # By index: where the compiler computes an IoU twice, the two may differ in a bit.
-    anchor = ops.cast(ops.argmax(overlap, axis=1), "int32")
+    anchor = first_largest(overlap, axis=1)
     candidate = ops.logical_and(valid, best > 0)
     rows = ops.arange(num_boxes)
     rival = ops.logical_and(

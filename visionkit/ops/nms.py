@@ -15,6 +15,7 @@ from keras import ops
 
 from visionkit.ops.boxes import iou, iou_matrix
 from visionkit.ops.gather import gather_rows
+from visionkit.ops.native import outside_xla
 from visionkit.ops.options import Options
 
 
@@ -189,23 +190,11 @@ def _constants(*tensors):
 
 def _suppress_sorted(boxes, present, iou_threshold, max_output):
     """`suppress` for boxes in the order of their scores; absent ones come last."""
-    if _has_greedy_op():
+    if outside_xla():
         index, valid = _suppress_greedily(boxes, present, iou_threshold, max_output)
     else:
         index, valid = _suppress_statically(boxes, present, iou_threshold, max_output)
     return ops.where(valid, index, 0), valid
-
-
-def _has_greedy_op() -> bool:
-    """Whether TensorFlow's op can be used: not on other backends, not inside XLA."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util
-
-    # TensorFlow has no public way to ask whether it traces for XLA.
-    graph = tf.compat.v1.get_default_graph()
-    return not control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def _suppress_greedily(boxes, present, iou_threshold, max_output):

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from visionkit.ops.labels import is_soft
+from visionkit.ops.native import first_largest
 from visionkit.types import VOID_CLASS
 
 
@@ -22,7 +23,7 @@ def pixel_labels(masks, scores):
     """
     if is_soft(masks, scores):
         known = ops.any(ops.not_equal(masks, 0), axis=-1)
-        masks = ops.where(known, ops.argmax(masks, axis=-1), VOID_CLASS)
+        masks = ops.where(known, first_largest(masks), VOID_CLASS)
     elif len(masks.shape) == len(scores.shape):
         masks = ops.squeeze(masks, -1)
     return ops.cast(masks, "int32")
