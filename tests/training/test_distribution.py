@@ -11,7 +11,7 @@ from visionkit.training.recipe import load_recipe
 from visionkit.training.recipe_files import RecipeError
 
 TRAINING = """
-import sys
+import functools, sys
 import numpy as np
 import tensorflow as tf
 
@@ -46,6 +46,38 @@ for distribute in ("none", "mirrored"):
     losses.append(fitted.history["loss"])
 np.testing.assert_allclose(*losses, atol=1e-4)
 assert losses[0][-1] < losses[0][0] - 0.001
+
+# Losses that sum up themselves. Both devices get the same share of the batch, so that
+# they have as many positives.
+from visionkit.necks.fpn import FPN
+SHARE = rng.integers(0, 256, (2, 32, 32, 3), "uint8")
+TRUTH = {
+    "UNet": (SHARE[..., 0] > 99).astype(int),
+    "RetinaNet": {"boxes": np.array([[[4, 4, 28, 28]], [[0, 8, 16, 30]]], "float32"),
+                  "labels": np.array([[0], [1]])},
+}
+RATES = {"UNet": 1.0, "RetinaNet": 0.01}
+for name, truth in TRUTH.items():
+    found = []
+    for distribute in ("none", "mirrored"):
+        keras.utils.set_random_seed(0)
+        with device_scope(distribute, 4):
+            images = keras.Input((32, 32, 3))
+            conv = functools.partial(keras.layers.Conv2D, 4, 3, padding="same")
+            levels = {f"P{n}": conv(strides=2**n)(images / 255) for n in (3, 4, 5)}
+            backbone = keras.Model(images, levels)
+            options = {"width": 4} if name == "UNet" else {
+                "neck": FPN(channels=8), "head": {"depth": 1}}
+            model = getattr(vk, name)(backbone, 2, **options)
+            model.compile(keras.optimizers.SGD(RATES[name]), metrics=[])
+        x, y = (keras.tree.map_structure(lambda a: np.concatenate([a, a]), data)
+                for data in (SHARE, truth))
+        fitted = model.fit(x, y, batch_size=4, epochs=3, shuffle=False, verbose=0)
+        found.append(fitted.history)
+    for key, values in found[0].items():
+        np.testing.assert_allclose(found[1][key], values, rtol=1e-3, err_msg=key)
+    first, *_, last = found[0]["loss"]
+    assert abs(last - first) > 0.003 * first, found  # there was something to be equal
 
 recipe = {
     "task": "classification",

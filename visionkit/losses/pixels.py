@@ -12,6 +12,7 @@ from keras import ops
 
 from visionkit.losses.class_weights import ClassWeightedLoss
 from visionkit.losses.classification import SoftmaxCrossentropy, SoftmaxFocal
+from visionkit.losses.replicas import replica_share
 from visionkit.ops.labels import is_soft
 from visionkit.ops.pixels import pixel_labels, pixel_shares, pixel_weights
 
@@ -47,7 +48,7 @@ class PixelLoss(ClassWeightedLoss):
             if is_soft(y_true, logits):
                 shares = shares / ops.maximum(known, EPSILON)[..., None]
             weights = known * pixel_weights(sample_weight, known)
-            return self.measure(shares, logits, known, weights)
+            return replica_share() * self.measure(shares, logits, known, weights)
 
     def measure(self, shares, logits, known, weights):
         """The loss.

@@ -31,7 +31,9 @@ class AuxiliaryTraining:
         logits = y_pred.pop("logits")
         loss = super().compute_loss(x, y, logits, sample_weight, training)
         for auxiliary in y_pred.values():
-            loss += self.auxiliary_weight * self.loss(y, auxiliary, sample_weight)
+            # Whatever `compile` was given: an object, a function, a name.
+            compiled = self._compile_loss(y, auxiliary, sample_weight)
+            loss += self.auxiliary_weight * compiled
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

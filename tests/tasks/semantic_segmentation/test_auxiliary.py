@@ -51,6 +51,20 @@ def test_its_loss_counts_in_training_alone(name, data):
     assert not [n.name for n in model.predictor.layers if "auxiliary" in n.name]
 
 
+@pytest.mark.parametrize("loss", ["mean_squared_error", lambda t, p: (t - p) ** 2])
+def test_losses_that_are_no_objects_count_too(loss, data):
+    images, masks = data
+    model = network("FCN", auxiliary_weight=0.5)
+    model.compile("sgd", loss=loss)
+    outputs = model.auxiliary(images)
+    truth = np.eye(3, dtype="float32")[masks]
+    main, auxiliary = (
+        np.mean((truth - np.asarray(outputs[k])) ** 2) for k in ("logits", "auxiliary")
+    )
+    found = float(model.compute_loss(images, truth, outputs))
+    assert found == pytest.approx(main + 0.5 * auxiliary, rel=1e-5)
+
+
 def test_it_trains_is_saved_and_leaves_the_answers_alone(data, tmp_path):
     images, masks = data
     model = network("FCN")

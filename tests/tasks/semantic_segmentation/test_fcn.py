@@ -171,5 +171,5 @@ def test_a_training_step_of_the_published_network(stride):
 def test_refuses_levels_that_lie_on_another_stride(task):
     """Doubled, a dilated P5 would lie on a quarter of P4, without an error."""
     backbone = vk.build_backbone("mobilenet_v1_025", (64, 64), output_stride=16)
-    with pytest.raises(ValueError, match="P5 must be at stride 32.*output_stride=16"):
+    with pytest.raises(ValueError, match=r"P5 must be at stride 32.*output_stride=16"):
         task(backbone, 3)

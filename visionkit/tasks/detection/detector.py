@@ -10,6 +10,7 @@ import warnings
 import keras
 from keras import ops
 
+from visionkit.losses.replicas import replica_share
 from visionkit.tasks.first_device import on_first_device
 from visionkit.tasks.scoring import DetectionScorer, batches_of
 from visionkit.tasks.task import VisionTask, default_preprocessing
@@ -122,7 +123,11 @@ class Detector(VisionTask):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """The compiled losses of `loss_terms`; NaN where a label is no class."""
+        """The compiled losses of `loss_terms`; NaN where a label is no class.
+
+        On several devices each divides by the positives of its own share of the batch,
+        and the mean of them is taken.
+        """
         labels = ops.cast(y["labels"], "int32")
         legal = (labels >= PADDING_LABEL) & (labels < self.num_classes)
         y = {**y, "labels": ops.where(legal, labels, PADDING_LABEL)}
@@ -131,7 +136,7 @@ class Detector(VisionTask):
             {name: term[i] for name, term in terms.items()} for i in range(3)
         )
         # Taken for padding, such objects would be learnt as background in silence.
-        factor = ops.where(ops.all(legal), 1.0, math.nan)
+        factor = ops.where(ops.all(legal), replica_share(), math.nan)
         weights = {name: factor * weight for name, weight in weights.items()}
         return super().compute_loss(x, y_true, y_pred, weights, training=training)
 
