@@ -280,6 +280,15 @@ def test_error_in_a_transform_names_it_and_the_record():
         list(pool.apply(samples(images)))
 
 
+def test_names_are_not_looked_up_without_an_error():
+    """A TFRecord's would be read from the disk, with the image, for every sample."""
+    asked = []
+    source = SimpleNamespace(record_name=asked.append)
+    with AlbumentationsPool([("InvertImg", {"p": 1.0})], workers=1) as pool:
+        assert len(list(pool.apply(samples(pictures(2)), source))) == 2
+    assert not asked
+
+
 def test_killed_worker_is_replaced_and_its_sample_redone():
     image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     pool = WorkerPool({"specs": SLOW}, 1, timeout=60.0)

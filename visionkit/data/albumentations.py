@@ -6,6 +6,7 @@ at a time. Here each call only carries a sample to a worker and waits for it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from visionkit.data.albumentations_policy import RLE_MARK
 from visionkit.data.geometric import start_geometry
 from visionkit.data.lazy import tf
+from visionkit.data.sources.base import Source
 from visionkit.data.worker_pool import SLOTS, WorkerPool
 
 TIMEOUT = 60.0  # seconds for one sample; a policy takes milliseconds
@@ -130,7 +132,7 @@ class AlbumentationsPool:
         pool, spatial = self._open(targets)
 
         def run(seed, index, *arrays):
-            name = f"record {index}" if source is None else source.record_name(index)
+            name = f"record {index}" if source is None else _NameOf(source, index)
             seed = [self.seed, *(int(part) % 2**64 for part in seed)]
             answer = pool.run(seed, list(arrays), name)
             if spatial and "masks" in targets and answer.pop()[0] and report:
@@ -166,6 +168,17 @@ class AlbumentationsPool:
             }
             self._pools[key] = WorkerPool(setup, self.workers, self.timeout)
         return self._pools[key], self._pools[key].open()["spatial"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _NameOf:
+    """A record's name, looked up when it is printed: a TFRecord's is on the disk."""
+
+    source: Source
+    index: int
+
+    def __str__(self):
+        return self.source.record_name(self.index)
 
 
 def _usable_cores() -> int:

@@ -102,13 +102,13 @@ class WorkerPool:
             self._closed = True
             self._end_workers()
 
-    def run(self, seed: list[int], arrays: list, name: str) -> list:
+    def run(self, seed: list[int], arrays: list, name: object) -> list:
         """One sample's arrays, transformed.
 
         Args:
             seed: Integers >= 0 that decide every draw.
             arrays: The image and the targets, in the setup's order.
-            name: Of the sample, for errors.
+            name: What prints as the sample's name, which only errors do.
 
         Raises:
             RuntimeError: A transform fails, takes too long, or kills its worker twice;
