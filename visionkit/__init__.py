@@ -63,11 +63,11 @@ def __getattr__(name: str):
         return _attribute(name)  # its error
     with quiet_start():
         value = _attribute(name)
-    if "keras" in sys.modules:
+    if sys.modules.get("keras"):
         register()
     globals()[name] = value  # the next use starts nothing
     return value
 
 
-if "keras" in sys.modules:
+if sys.modules.get("keras"):
     register()

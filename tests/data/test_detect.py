@@ -170,7 +170,7 @@ def test_masks(tmp_path):
     write_pairs(tmp_path / "plain", "images", "masks", [0, 255])
     found = detect_source(tmp_path / "plain")
     assert (found.name, found.validation) == ("mask_folder", None)
-    assert found.train == {"classes": ["background", "foreground"]}
+    assert found.train == {"classes": {"background": 0, "foreground": 255}}
     assert found.source.info.task == task
 
     for split in ("train", "val", "test"):

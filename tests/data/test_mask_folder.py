@@ -1,6 +1,7 @@
 """Folders of masks in all their layouts, and what is wrong with them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -162,6 +163,18 @@ def test_binary_masks_need_no_classes(tmp_path):
     np.testing.assert_array_equal(void.mask(1), mask_of("b", (0, 255)))
     shifted = MaskFolder(tmp_path, classes=["one"], void=[0])
     assert shifted.mask_code.table == ((0, VOID_CLASS), (1, 0))
+
+
+def test_what_stands_for_the_foreground_may_be_rare(tmp_path):
+    """A hundred masks, one of which has any."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    write(images, masks, "ab", values=(0, 0))
+    for i in range(98):
+        shutil.copy(images / "a.jpg", images / f"a{i}.jpg")
+        shutil.copy(masks / "a.png", masks / f"a{i}.png")
+    write(images, masks, "b", values=(0, 255))
+    source = MaskFolder(tmp_path, classes=["background", "defect"])
+    assert source.mask_code.table == ((0, 0), (255, 1))
 
 
 def test_wrong_classes_are_refused(tmp_path):

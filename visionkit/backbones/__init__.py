@@ -137,7 +137,11 @@ _CONVERSIONS = {
 _TAPS = {
     "vgg16_fcn": r"block[1-4]_pool",
     **dict.fromkeys(
-        [f"unet{width}{norm}" for width in ("", "_32", "_16") for norm in ("", "_norm")],
+        [
+            f"unet{width}{norm}"
+            for width in ("", "_32", "_16")
+            for norm in ("", "_norm")
+        ],
         r"stage[0-3]_2_relu",
     ),
     "inception_v3": r"activation(_[1-4])?|mixed\d+",

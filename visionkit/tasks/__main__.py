@@ -188,7 +188,7 @@ def _add_serve(serve) -> None:
         "--timeout", type=float, default=30, metavar="S", help="for a request"
     )
     serve.add_argument(
-        "--max-body", type=float, default=16, metavar="MB", help="of a REST request"
+        "--max-body", type=float, default=28, metavar="MB", help="of a REST request"
     )
     serve.add_argument(
         "--max-batch", type=int, default=64, metavar="ROWS", help="in a request"

@@ -6,7 +6,6 @@ import itertools
 from pathlib import Path
 
 from visionkit.data.sources.mask_classes import (
-    BINARY,
     CLASS_FILES,
     read_mask_classes,
     values_in,
@@ -45,17 +44,19 @@ def _classes(root: Path, folders: dict[str, str]) -> dict:
     if any((root / name).is_file() for name in CLASS_FILES):
         return {}
     listing = list_masks(root, **folders, split="all")
-    masks = [{"mask_path": path} for path in listing.masks]
-    values = values_in(masks)
-    try:
-        read_mask_classes(None, None, root, lambda: values)
-    except ValueError:
-        pass
-    else:
-        return {"classes": list(BINARY)}
+    paths = listing.masks
+
+    def record(index: int) -> dict:
+        return {"mask_path": paths[index]}
+
+    values = values_in(len(paths), record)
+    if values and values <= {0, 1, VOID_CLASS}:
+        names, code = read_mask_classes(None, None, root, lambda: values)
+        ids = {value: i for value, i in code.table if i != VOID_CLASS}
+        return {"classes": {names[i]: value for value, i in ids.items()}}
     if values:
         return {"classes": {f"class {v}": v for v in sorted(values - {VOID_CLASS})}}
-    colors = values_in(masks, colors=True)
+    colors = values_in(len(paths), record, colors=True)
     if len(colors) > MAX_COLORS:
         return {}
     named = {c: [c >> 16, c >> 8 & 255, c & 255] for c in sorted(colors)}

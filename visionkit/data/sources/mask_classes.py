@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ OTHERS = "others"
 BINARY = ("background", "foreground")
 MAX_CLASSES = 255
 PEEKED = 32
-"""Masks that are looked at to tell 0 and 255 from class ids."""
+"""Masks that are looked at, at least, to tell 0 and 255 from class ids."""
 
 
 def read_mask_classes(
@@ -58,22 +59,34 @@ def read_mask_classes(
     return _finish(table, void)
 
 
-def values_in(masks: Iterable[Any], colors: bool = False) -> set[int]:
+def values_in(
+    count: int, record: Callable[[int], Any], colors: bool = False
+) -> set[int]:
     """The values in `PEEKED` of the masks, spread evenly; the unreadable left out.
 
+    Where those are all background, 0, the others are read too until one is not: what
+    stands for the foreground may be rare.
+
     Args:
-        masks: Records with a mask.
+        count: Number of masks.
+        record: From an index to a record with a mask.
         colors: As for `read_values`.
     """
-    masks = list(masks)
-    step = max(len(masks) // PEEKED, 1)
     found: set[int] = set()
-    for record in masks[::step]:
-        try:
-            values = read_values(encoded_mask(record), colors)
-        except BadImage:
-            continue
-        found.update(np.unique(values).tolist())
+
+    def read(index: int) -> None:
+        with contextlib.suppress(BadImage):
+            values = read_values(encoded_mask(record(index)), colors)
+            found.update(np.unique(values).tolist())
+
+    step = max(count // PEEKED, 1)
+    for index in range(0, count, step):
+        read(index)
+    for index in range(count):
+        if not found <= {0}:
+            break
+        if index % step:
+            read(index)
     return found
 
 

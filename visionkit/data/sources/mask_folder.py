@@ -70,7 +70,8 @@ class MaskFolder(ObjectSource):
         self.skipped, self.remarks = found.skipped, found.remarks
 
         def values() -> set[int]:
-            return values_in({"mask_path": path} for path in found.masks)
+            paths = found.masks
+            return values_in(len(paths), lambda index: {"mask_path": paths[index]})
 
         names, code = read_mask_classes(classes, void, base, values)
         info = SourceInfo(

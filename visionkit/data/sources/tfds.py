@@ -13,7 +13,7 @@ from visionkit.data.fingerprints import parallel_map
 from visionkit.data.image_header import BadImage
 from visionkit.data.mask_codes import MaskCode
 from visionkit.data.sources.base import Record, Source, SourceInfo, multi_hot
-from visionkit.data.sources.mask_classes import PEEKED, read_mask_classes, values_in
+from visionkit.data.sources.mask_classes import read_mask_classes, values_in
 from visionkit.data.sources.ragged import join_rows
 from visionkit.data.sources.record_files import parse_or_nothing
 from visionkit.data.sources.tfds_boxes import choose_boxes, find_boxes
@@ -146,9 +146,9 @@ class Tfds(Source):
 
     def _values(self) -> set[int]:
         """The values in some of the masks."""
-        step = max(len(self._files) // PEEKED, 1)
-        chosen = range(0, len(self._files), step)
-        return values_in(self._record(self._files.read(i)) for i in chosen)
+        return values_in(
+            len(self._files), lambda index: self._record(self._files.read(index))
+        )
 
     def objects(self) -> dict[str, np.ndarray]:
         """All objects, of one pass over the files."""
