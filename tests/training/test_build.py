@@ -133,6 +133,10 @@ def test_losses_of_pixels_and_their_sums():
     assert [type(part) for part in total.losses] == [Dice, OHEMCrossentropy]
     assert [part.class_weights for part in total.losses] == [[1.0, 3.0, 1.0, 1.0]] * 2
     hard = total.losses[1]
+    parts[0] = {"dice": {"class_weights": {NAMES[0]: 0.0}}}
+    total = build_loss(segmentation(loss=spec, class_weights={"bee": 3.0}), ToyMasks())
+    assert total.losses[0].class_weights == [0.0, 1.0, 1.0, 1.0]
+    assert total.losses[1].class_weights == [1.0, 3.0, 1.0, 1.0]
     assert (hard.threshold, hard.label_smoothing) == (0.5, 0.1)
 
 
@@ -142,6 +146,7 @@ def test_losses_of_pixels_and_their_sums():
         ("dise", r"train\.loss: found 'dise'.*mean 'dice'"),
         ({"sum": {"losses": ["dice", "focus"]}}, "found 'focus'.*mean 'focal'"),
         ({"sum": {"losses": "dice"}}, "must be a list"),
+        ({"sum": {"losses": [{"dice": {"class_weights": [1]}}]}}, "must be 'balanced'"),
         ({"sum": {"losses": [{"dice": {}, "ohem": {}}]}}, "must be a list"),
         ({"sum": {"losses": ["dice"], "weights": [1, 2]}}, "one number for each"),
         ({"sum": {"losses": [{"dice": {"gamma": 1}}]}}, "loss 'dice'"),

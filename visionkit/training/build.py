@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 from visionkit._spelling import check_name
 from visionkit.training.recipe import Recipe, named_options
@@ -149,27 +150,35 @@ def build_loss(recipe: Recipe, source):
     known = {"class_weights": class_weights(recipe.train.class_weights, source)}
     if recipe.task == "classification":
         known["label_smoothing"] = recipe.model.label_smoothing
-    return _build_loss(recipe.train.loss, source.info, known)
+    return _build_loss(recipe.train.loss, source, known)
 
 
-def _build_loss(spec, info, known: dict):
-    """A loss by name; of a sum its parts too.
+def _build_loss(spec, source, known: dict, own: Sequence[str] = ()):
+    """A loss by name; of a sum its parts too, which may have other class weights.
 
     Args:
         spec: A name, or a name with its options.
-        info: `SourceInfo` of the training data.
+        source: The training data.
         known: Options that other keys of the recipe say.
+        own: Those of them that this loss may have for itself.
     """
     from visionkit.losses import loss_class
 
     name, options = named_options(spec)
+    info = source.info
     loss = loss_class(info.task, name, info.multi_label)
     takes = inspect.signature(loss).parameters.keys()
-    legal = takes - {*known, "name", "kwargs"}
+    legal = takes - ({*known, "name", "kwargs"} - {*own})
     for option in options:
         check_name(f"option of the loss {name!r}", option, sorted(legal), RecipeError)
     if "losses" in options:
-        options["losses"] = [_build_loss(p, info, known) for p in options["losses"]]
+        options["losses"] = [
+            _build_loss(part, source, known, ["class_weights"])
+            for part in options["losses"]
+        ]
+    if "class_weights" in options:
+        weights = class_weights(options.pop("class_weights"), source)
+        known = {**known, "class_weights": weights}
     try:
         return loss(**options, **{k: v for k, v in known.items() if k in takes})
     except (TypeError, ValueError) as error:
@@ -187,7 +196,7 @@ def class_weights(spec, source) -> list[float] | None:
         source: The training data. Its masks are all read for "balanced".
 
     Raises:
-        RecipeError: A name that is no class.
+        RecipeError: Neither of these, or a name that is no class.
     """
     names = source.info.class_names
     if spec is None:
@@ -197,6 +206,11 @@ def class_weights(spec, source) -> list[float] | None:
             return median_frequency_weights(source.mask_counts()[:, :-1])
         counts = source.class_counts()
         return (counts.sum() / (len(names) * counts.clip(min=1))).tolist()
+    if not isinstance(spec, dict):
+        raise RecipeError(
+            "class_weights must be 'balanced', or a table from class names to weights. "
+            f"Received: {spec!r}"
+        )
     for name in spec:
         check_name("class in train.class_weights", name, names, RecipeError)
     return [float(spec.get(name, 1.0)) for name in names]

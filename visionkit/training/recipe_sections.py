@@ -100,7 +100,8 @@ class TrainRecipe(Section):
     """`train`: everything about the optimisation.
 
     With `phases`, `epochs` is their sum and need not be given. `loss` and
-    `class_weights` are a classifier's or a segmenter's, `loss_weights` a detector's;
+    `class_weights` are a classifier's or a segmenter's, and a part of a sum of losses
+    may have `class_weights` of its own; `loss_weights` are a detector's;
     what is left out is the model's own. `validation_freq` is the number of epochs from
     one validation to the next.
     """
