@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
 ENOUGH_ROUNDS = 6
 """With fewer, resampling says nothing: the range of the rounds' ratios is given."""
 
-FAR = 1.5  # how often a range of few rounds has to be on one side of a limit
+FEWEST_ROUNDS = 3
+"""Of a comparison that would take longer than its time; fewer decide nothing."""
+
+FAR = 1.5  # by what factor a range of few rounds has to be on one side of a limit
 RESAMPLES = 2000
 
 
@@ -61,6 +65,8 @@ class Goal:
     def verdict(self, ratio: Ratio) -> str:
         """In words; "open" where the other one is possible too."""
         margin = FAR if ratio.of_few_rounds else 1.0
+        if ratio.rounds < FEWEST_ROUNDS:
+            margin = math.inf
         sign = -1 if self.at_least else 1
         limit = sign * self.limit
         ends = sorted((sign * ratio.low / margin, sign * ratio.high * margin))

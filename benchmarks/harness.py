@@ -21,15 +21,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.goals import Goal, ratio_of_medians
+from benchmarks.goals import FEWEST_ROUNDS, Goal, ratio_of_medians
 from benchmarks.peers import MissingPeer
 from benchmarks.probe import measure_machine, quiet_rounds
 from benchmarks.profiles import profile
 
 ROUNDS = 7
-FEWEST_ROUNDS = 3
-"""Of a comparison that would take longer than its time; the table says how many."""
-
 SECONDS = 80.0  # for the rounds of one comparison
 SHORTEST = 0.05  # seconds of one measurement; a faster function is repeated
 

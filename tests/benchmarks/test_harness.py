@@ -95,6 +95,12 @@ def test_verdict_of_few_rounds_is_open_unless_they_are_far(goal, ratio, verdict)
     assert goal.verdict(Ratio(*ratio, rounds=5)) == verdict
 
 
+@pytest.mark.parametrize("goal", [at_most(1), at_least(1)])
+def test_verdict_of_two_rounds_is_always_open(goal):
+    for value in (1e-3, 1e3):
+        assert goal.verdict(Ratio(value, value, value, rounds=2)).endswith("open")
+
+
 def test_quiet_rounds_drops_those_with_one_speed_far_below_the_median():
     probes = [dict(STEADY) for _ in range(5)]
     probes[1]["MP/s"] *= 0.84
