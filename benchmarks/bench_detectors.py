@@ -54,7 +54,9 @@ def evaluation(bench: Bench) -> None:
     import visionkit as vk
 
     side, batches = (64, 2) if bench.quick else (320, 16)
-    model = vk.YOLO(vk.build_backbone("csp_darknet_n", (side, side)), CLASSES)
+    # All that an untrained network is the least sure of: as many as there can be.
+    nms = {"score_threshold": 0.0}
+    model = vk.YOLO(vk.build_backbone("csp_darknet_n", (side, side)), CLASSES, nms=nms)
     model.compile("sgd", jit_compile=False)
     epoch = []
     for seed in range(batches):
@@ -164,7 +166,7 @@ def _loss_alone(model, inputs, target):
 
     inputs, truth = tf.nest.map_structure(tf.constant, (inputs, target))
     raw = model(inputs, training=True)
-    answers, given = _answers_of_heads(model, raw), {}
+    answers, given = _answers_of_heads(model, raw, truth), {}
     for name in answers:
         # To read the sampled regions is the network's work, not the loss's.
         setattr(model, name, lambda *_, name=name, **__: given[name])
@@ -183,26 +185,26 @@ def _loss_alone(model, inputs, target):
     return lambda: loss(raw, truth, answers)
 
 
-def _answers_of_heads(model, raw) -> dict:
+def _answers_of_heads(model, raw, truth) -> dict:
     """What the heads that read regions answer, by their attribute.
 
     Args:
         model: A detector; one of a single stage has no such heads.
         raw: Its raw outputs.
+        truth: The target, around which the regions are sampled.
     """
     import tensorflow as tf
 
-    from visionkit.ops.sampling import most_positives
+    from visionkit.tasks.detection.rois import sample_rois
 
     if not hasattr(model, "box_head"):
         return {}
     pyramid = {level: raw[level] for level in model.levels}
-    count = model.roi.num_samples
-    boxes = raw["proposals"][:, :count]
-    boxes = tf.pad(boxes, [[0, 0], [0, count - boxes.shape[1]], [0, 0]])
-    answers = {"box_head": model.box_head(pyramid, boxes)}
+    boxes, labels = truth["boxes"], truth["labels"]
+    sample = sample_rois(raw["proposals"], boxes, labels, model.roi, seed=0)
+    answers = {"box_head": model.box_head(pyramid, sample.boxes)}
     if hasattr(model, "mask_head"):
-        boxes = boxes[:, : most_positives(count, model.roi.positive_fraction)]
+        boxes = sample.first(model.roi).boxes
         labels = tf.zeros(boxes.shape[:2], tf.int32)
         answers["mask_head"] = model.mask_head(pyramid, boxes, labels)
     return answers
