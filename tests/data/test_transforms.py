@@ -212,6 +212,20 @@ def test_hsv_is_what_colorsys_says():
     assert jitter({"images": grey}, tf.constant([1, 2]))["images"].shape == (8, 12, 1)
 
 
+def test_hsv_is_the_same_compiled_or_not():
+    """It is compiled only where the size is known and there is no GPU."""
+    jitter, seed = photometric.HsvJitter(), tf.constant([3, 1], tf.int64)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
+    def of_any_size(image):
+        return jitter({"images": image}, seed)["images"]
+
+    expected = jitter({"images": tf.constant(image)}, seed)["images"].numpy()
+    difference = np.abs(of_any_size(image).numpy().astype(int) - expected)
+    assert difference.max() <= 1 and difference.mean() < 0.001  # rounding of halves
+
+
 def test_scale_jitter_may_be_large_and_may_keep_to_the_centre():
     centres, factors = [], []
     jitter = geometric.ScaleJitter((0.1, 2.0), 0.1)
