@@ -84,7 +84,7 @@ def test_tensorflow_stays_where_it_belongs(file):
     part, name = part_of(file), file.name
     if part not in MAY_IMPORT_TENSORFLOW or name == "arrays.py":
         # Each measured difference pays for one backend switch: the greedy loop of NMS,
-        # the largest logit in 0.4 and a histogram in a tenth of the portable time.
+        # the largest logit in a quarter and a histogram in a tenth of the time.
         allowed = {("ops", "nms.py"), ("ops", "native.py")}
         assert "tensorflow" not in roots or (part, name) in allowed
     if part == "data" and name != "arrays.py":

@@ -13,7 +13,7 @@ WEIGHTS = np.float32([[0.5, 1, 9, 9], [0.25, 9, 2, 9]])
 @pytest.mark.parametrize("histogram", [True, False])
 def test_weights_of_classes_are_summed_and_others_left_out(histogram, monkeypatch):
     if not histogram:
-        monkeypatch.setattr(native, "_has_histogram", lambda: False)
+        monkeypatch.setattr(native, "_on_processors", lambda: False)
     counts = native.count_labels(LABELS, WEIGHTS, 4)
     assert keras.backend.standardize_dtype(counts.dtype) == "float32"
     np.testing.assert_array_equal(counts, [3, 0, 0, 0.75])
@@ -35,7 +35,10 @@ def test_compiled_and_with_unknown_sizes_the_counts_are_the_same():
 
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
-def test_the_first_of_equal_values_is_the_largest(axis, dtype):
+@pytest.mark.parametrize("processors", [True, False])
+def test_the_first_of_equal_values_is_the_largest(axis, dtype, processors, monkeypatch):
+    if not processors:
+        monkeypatch.setattr(native, "_on_processors", lambda: False)
     values = np.random.default_rng(0).integers(0, 3, (5, 7, 4))
     found = native.first_largest(keras.ops.cast(values, dtype), axis)
     assert keras.backend.standardize_dtype(found.dtype) == "int32"

@@ -65,7 +65,7 @@ def match_by_iou(
         anchors = anchors[None]
     overlap = iou_matrix(anchors, boxes)
     best = ops.max(overlap, axis=2)
-    index = first_largest(overlap, axis=2)
+    index = first_largest(overlap)
     is_positive = best >= positive
     if force_best:
         forced = _best_anchors(overlap, valid)

@@ -24,8 +24,8 @@ def outside_xla() -> bool:
 def first_largest(values, axis: int = -1):
     """Where the largest value of an axis is, of equal ones the first.
 
-    With TensorFlow in 0.4 of the time of `ops.argmax`, which takes four passes more to
-    tell -0 from 0.
+    With TensorFlow on processors it takes a quarter of the time of `ops.argmax`, which
+    tells -0 from 0 in passes of their own and looks at one value at a time.
 
     Args:
         values: Numbers, of any shape with this axis.
@@ -38,6 +38,8 @@ def first_largest(values, axis: int = -1):
         return ops.cast(ops.argmax(values, axis=axis), "int32")
     import tensorflow as tf
 
+    if axis == -1 and _on_processors():
+        return tf.math.top_k(values, 1).indices[..., 0]
     return tf.argmax(values, axis, output_type=tf.int32)
 
 
@@ -55,22 +57,22 @@ def count_labels(labels, weights, num_classes: int):
         (K,) float32.
     """
     labels, weights = (ops.reshape(x, (-1,)) for x in (labels, weights))
-    if not _has_histogram():
+    if not _on_processors():
         # Comparing and summing is one pass for a compiler, without a large tensor.
         chosen = ops.equal(labels, ops.arange(num_classes, dtype="int32")[:, None])
         return ops.sum(ops.where(chosen, weights, 0.0), axis=1)
     import tensorflow as tf
 
     # It leaves out what is too large, and refuses what is negative. It adds one by one:
-    # in float32, 2**24 pixels and 1 would be 2**24.
+    # in float32, 2**24 pixels and 1 would be 2**24. On a GPU it knows no float64.
     labels = tf.where(labels < 0, num_classes, labels)
     weights = tf.cast(weights, tf.float64)
     counts = tf.raw_ops.DenseBincount(input=labels, size=num_classes, weights=weights)
     return tf.cast(counts, tf.float32)
 
 
-def _has_histogram() -> bool:
-    """Whether `DenseBincount` is there: on a GPU not for float64, nor reproducibly."""
+def _on_processors() -> bool:
+    """Whether TensorFlow runs on processors alone, outside of XLA."""
     if not outside_xla():
         return False
     import tensorflow as tf
