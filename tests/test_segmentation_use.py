@@ -125,3 +125,24 @@ def test_samples_of_mixed_masks_are_drawn_by_the_largest_share():
     shares[0, 0, :, 2], shares[0, 0, 0] = 1, (0.3, 0.7, 0, 0)
     (result,) = _as_results(shares, shares, list("abcd"))
     np.testing.assert_array_equal(result.segmentation, [[1, 2, 2], [255, 255, 255]])
+
+
+def test_a_run_is_measured_with_several_looks(folder):
+    """What `predict` answers with the same looks is what is measured."""
+    from visionkit.data import build_source
+    from visionkit.inference.views import view_options
+    from visionkit.training.evaluation import evaluate_model
+
+    source = build_source("mask_folder", root=folder, classes=list(NAMES))
+    model = build_painter((75, 250))
+    looks = {"tile": 150, "overlap": 0.3, "tta": [1.3]}
+    views = view_options(model.task, **looks)
+    metrics = evaluate_model(model, source, views=views)
+    right = total = 0
+    for result in vk.predict(model, folder / "images", **looks):
+        truth = np.asarray(Image.open(result.path.replace("images", "masks")))
+        right += int((result.segmentation == truth)[truth != 255].sum())
+        total += int((truth != 255).sum())
+    assert metrics["num_pixels"] == total
+    assert metrics["pixel_accuracy"] == pytest.approx(right / total)
+    assert metrics != evaluate_model(model, source)

@@ -10,7 +10,12 @@ import pytest
 
 from visionkit.data.geometry import placements
 from visionkit.data.sources import build_source
-from visionkit.tasks.scoring import DetectionScorer, SegmentationScorer, batches_of
+from visionkit.tasks.scoring import (
+    DetectionScorer,
+    SegmentationScorer,
+    answer_batches,
+    batches_of,
+)
 from visionkit.types import RESIZE_MODES, Preprocessing
 
 TIED = (0.054, 0.407)  # scores of two results, see below
@@ -215,3 +220,21 @@ def test_cocos_own_results_score_the_same_after_resizing_and_back(resize):
         scorer.update(answers, target)
     got = list(scorer.summary().values())
     np.testing.assert_allclose(got, pycocotools_stats(dataset, results), atol=1e-6)
+
+
+def test_a_smaller_last_batch_is_no_new_shape():
+    """It is filled up for the model and cut again."""
+
+    shapes = set()
+
+    class Doubler:
+        def predict_on_batch(self, images):
+            shapes.add(images.shape)
+            return {"probabilities": 2 * images}
+
+    batches = [(np.arange(n, dtype="float32"), {"rows": n}) for n in (4, 4, 1)]
+    found = list(answer_batches(Doubler(), batches))
+    assert shapes == {(4,)}
+    for (images, target), (answers, same) in zip(batches, found, strict=True):
+        np.testing.assert_array_equal(answers["probabilities"], 2 * images)
+        assert same is target

@@ -25,7 +25,7 @@ from visionkit.inference.instances import merge_instances
 from visionkit.inference.pixels import merge_pixels, pixel_views
 from visionkit.inference.styles import own_answers
 from visionkit.inference.video import read_frames
-from visionkit.inference.views import list_views, merge_views
+from visionkit.inference.views import list_views, merge_views, view_options
 from visionkit.types import Results
 
 
@@ -114,9 +114,6 @@ DEFAULT_SCORE = {
 # Logits of a batch of segmentations that are in memory at once, unless told otherwise.
 _MAX_LOGITS = 64_000_000
 
-TTA_SCALES = (0.83, 1.2)
-"""What `tta=True` shows the model beside the image itself and its mirror image."""
-
 
 def predict(
     model,
@@ -180,34 +177,28 @@ def predict(
         from visionkit.inference.answerers import build_answerer
 
     answerer = build_answerer(model)
-    scales = TTA_SCALES if tta is True else tuple(tta or ())
-    views = {"tile": tile, "overlap": overlap, "flip": bool(tta), "scales": scales}
-    looks = tile is not None or bool(tta)
-    _check_looks(answerer.task, views if looks else {}, probabilities)
+    views = view_options(answerer.task, tile, overlap, tta)
+    if probabilities:
+        _check_probabilities(answerer.task)
+        views = views or {"overlap": overlap}
     if score is None:
         score = DEFAULT_SCORE[answerer.task]
     options = Options(
         batch_size or _batch_size(answerer),
         top,
         score,
-        views if looks or probabilities else None,
+        views,
         probabilities,
     )
     return answer_all(images, answerer, options)
 
 
-def _check_looks(task: str, views: dict, probabilities: bool) -> None:
-    if views and task == "classification":
-        raise ValueError(
-            "`tile` and `tta` are for detection and segmentation. Received: a model "
-            f"for {task}"
-        )
-    if probabilities and task != "semantic_segmentation":
+def _check_probabilities(task: str) -> None:
+    if task != "semantic_segmentation":
         raise ValueError(
             "`probabilities` is for semantic segmentation; a classification has them "
             f"anyway. Received: a model for {task}"
         )
-    list_views((1, 1), **views)  # refuses what is out of range
 
 
 def _batch_size(answerer) -> int:

@@ -21,6 +21,10 @@ SEAM = 2.0
 """Pixels from the inner border of a window within which a box counts as cut."""
 
 
+TTA_SCALES = (0.83, 1.2)
+"""What `tta=True` shows the model beside the image itself and its mirror image."""
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
     """One look at an image.
@@ -55,6 +59,29 @@ class View:
             right, left = x2 - x1 - boxes[:, 0], x2 - x1 - boxes[:, 2]
             boxes = np.stack([left, boxes[:, 1], right, boxes[:, 3]], axis=1)
         return boxes + np.array([x1, y1, x1, y1], boxes.dtype)
+
+
+def view_options(
+    task: str, tile: int | None, overlap: float, tta: bool | Sequence[float]
+) -> dict | None:
+    """What `predict` is told of views as keywords of `list_views` and `pixel_views`.
+
+    None where each image is looked at once.
+
+    Raises:
+        ValueError: Out of range, or not for this task.
+    """
+    if tile is None and not tta:
+        return None
+    if task == "classification":
+        raise ValueError(
+            "`tile` and `tta` are for detection and segmentation. Received: a model "
+            f"for {task}"
+        )
+    scales = TTA_SCALES if tta is True else tuple(tta or ())
+    views = {"tile": tile, "overlap": overlap, "flip": bool(tta), "scales": scales}
+    list_views((1, 1), **views)  # refuses what is out of range
+    return views
 
 
 def list_views(

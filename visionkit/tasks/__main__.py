@@ -131,13 +131,18 @@ def _add_predict(add) -> None:
         help="write those of each pixel too, NAME.probabilities.npz in --out",
     )
     add["predict"].add_argument("--batch-size", type=int, metavar="IMAGES")
-    add["predict"].add_argument(
+    _add_views(add["predict"])
+
+
+def _add_views(verb) -> None:
+    """How often an image is looked at."""
+    verb.add_argument(
         "--tile", type=int, metavar="PIXELS", help="look at tiles of this side"
     )
-    add["predict"].add_argument(
+    verb.add_argument(
         "--overlap", type=float, default=0.2, help="share of a tile that two see"
     )
-    add["predict"].add_argument(
+    verb.add_argument(
         "--tta", action="store_true", help="look at mirrored and zoomed images too"
     )
 
@@ -146,6 +151,7 @@ def _add_model_verbs(add) -> None:
     add["evaluate"].add_argument("run", metavar="RUN")
     add["evaluate"].add_argument("overrides", **_OVERRIDES | {"help": _EVALUATED})
     add["evaluate"].add_argument("--json", metavar="FILE", help="write the metrics")
+    _add_views(add["evaluate"])
 
     add["export"].add_argument("run", metavar="RUN")
     add["export"].add_argument(

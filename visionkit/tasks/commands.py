@@ -206,7 +206,13 @@ def evaluate_command(arguments) -> None:
     with quiet_start():
         from visionkit.training.evaluation import evaluate
 
-    metrics = evaluate(arguments.run, overrides=arguments.overrides)
+    metrics = evaluate(
+        arguments.run,
+        overrides=arguments.overrides,
+        tile=arguments.tile,
+        overlap=arguments.overlap,
+        tta=arguments.tta,
+    )
     console = make_console()
     console.print(_metricstable(f"{arguments.run}: validation", metrics))
     if rows := metrics.get("per_class"):

@@ -1,7 +1,8 @@
 """Answers of a model against the truth: what `evaluate` reads of each task.
 
-A scorer has `update(answers, target)` for one batch and `result()`. It needs no
-TensorFlow.
+A scorer has `update(answers, target)` for one batch and `result()`; of all but classes
+also `add(image_id, results)`, for what `predict` says of an image of its source. It
+needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ class DetectionScorer:
         rows = [self._found(answers, i, found[i], sizes[i]) for i in range(count)]
         self.evaluator.update(ids, rows)
 
+    def add(self, image_id: int, result) -> None:
+        """Add a `Results` of one image, in its own pixels."""
+        keys = ("boxes", "scores", "labels")
+        self.evaluator.update([image_id], [{key: getattr(result, key) for key in keys}])
+
     def _to_original(self, answers: dict, sizes) -> dict:
         """What of the answers lies elsewhere in pixels of the original images."""
         place = placements(sizes, self.preprocessing)
@@ -156,6 +162,13 @@ class InstanceScorer(DetectionScorer):
             for image_id, size in zip(*(c.tolist() for c in columns), strict=True):
                 self._check_truth(image_id, size)
         super().update(answers, target)
+
+    def add(self, image_id: int, result) -> None:
+        """Add a `Results` of one image, in its own pixels."""
+        self._check_truth(image_id, list(result.image_size))
+        keys = ("boxes", "scores", "labels", "image_size")
+        row = {key: getattr(result, key) for key in keys}
+        self.evaluator.update([image_id], [{**row, "masks": result.masks.counts}])
 
     def _check_truth(self, image_id: int, size) -> None:
         """Refuse masks that would be missed in silence, wherever they are found."""
@@ -236,6 +249,11 @@ class SegmentationScorer:
             truths = np.asarray(pixel_labels(masks, answers["logits"]))
         self.evaluator.update(ids, found, truths)
 
+    def add(self, image_id: int, result) -> None:
+        """Add a `Results` of one image, in its own pixels."""
+        truth = self.source.origin.mask(image_id)
+        self.evaluator.update([image_id], [result.segmentation], [truth])
+
     def _to_original(self, found, logits, sizes) -> list[np.ndarray]:
         """Class ids of each image in its own pixels, 255 where it was not seen."""
         logits, out = np.asarray(logits), []
@@ -251,6 +269,28 @@ class SegmentationScorer:
             else:
                 out.append(classes_to_original(logits[i], place, size))
         return out
+
+
+def answer_batches(model, batches):
+    """The answers to batches (images, target), each as (answers, target).
+
+    A batch smaller than the first is filled up to its size: another shape would be
+    compiled anew, for one batch.
+
+    Args:
+        model: A `VisionTask`, or what answers as one.
+        batches: Batches of any kind of arrays, read one at a time.
+    """
+    size = None
+    for images, target in batches:
+        count = len(images)
+        size = size or count
+        if count < size:
+            rows = np.minimum(np.arange(size), count - 1)
+            images = np.asarray(images)[rows]
+        # Images stay what they are: the predictor casts on the device.
+        answers = model.predict_on_batch(images)
+        yield {name: value[:count] for name, value in answers.items()}, target
 
 
 def batches_of(x, y=None, batch_size: int = 32, steps: int | None = None):

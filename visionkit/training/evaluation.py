@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from visionkit._quiet import import_keras
@@ -12,8 +14,19 @@ from visionkit.training.recipe_files import RecipeError, as_recipe_error
 _OUTPUT_STRIDE = "model.output_stride"
 
 
-def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
+def evaluate(
+    run,
+    *,
+    overrides=(),
+    batch_size: int | None = None,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    tta: bool | Sequence[float] = False,
+) -> dict:
     """Measure a run on its validation data.
+
+        vk.evaluate("runs/cells", tta=True)     # mirrored and at three scales
+        vk.evaluate("runs/streets", tile=512)   # by windows, at full size
 
     Args:
         run: A run folder, or a `Run`.
@@ -23,6 +36,10 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
             `model.output_stride=8` for a DeepLab trained at 16: the same weights, finer
             features (V3, section 4.3).
         batch_size: Default the recipe's.
+        tile: As for `predict`: what is measured are the answers that it gives then,
+            image by image, at their own size.
+        overlap: As for `predict`.
+        tta: As for `predict`.
 
     Returns:
         JSON-ready dict: see `result` of `ClassificationEvaluator`,
@@ -33,6 +50,7 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
         FileNotFoundError: `run` is not a run folder, or has no model yet.
         RecipeError: An override is about something else, or the model cannot have
             this output stride.
+        ValueError: `tile`, `overlap` or `tta` is out of range or not for this task.
     """
     folder = Path(getattr(run, "folder", run))
     if not (folder / "recipe.yaml").is_file():
@@ -44,15 +62,17 @@ def evaluate(run, *, overrides=(), batch_size: int | None = None) -> dict:
     recipe = load_recipe(folder / "recipe.yaml", overrides)
     source = build_validation(recipe)
     import_keras()
+    from visionkit.inference.views import view_options
     from visionkit.tasks.loading import load
 
+    views = view_options(recipe.task, tile, overlap, tta)
     model = load(folder)
     stride = getattr(recipe.model, "output_stride", None)
     if stride != getattr(trained.model, "output_stride", None):
         with as_recipe_error():
             model = model.with_output_stride(stride)
     return evaluate_model(
-        model, source, batch_size=batch_size or recipe.data.batch_size
+        model, source, batch_size=batch_size or recipe.data.batch_size, views=views
     )
 
 
@@ -87,7 +107,12 @@ def _able() -> list[str]:
 
 
 def evaluate_model(
-    model, source, *, batch_size: int = 32, max_bad: float = 1.0
+    model,
+    source,
+    *,
+    batch_size: int = 32,
+    max_bad: float = 1.0,
+    views: dict | None = None,
 ) -> dict:
     """Measure a model on a source, each readable record once.
 
@@ -96,6 +121,7 @@ def evaluate_model(
         source: A `Source` of the same task and classes.
         batch_size: Images per step.
         max_bad: Share of unreadable records above which it is an error.
+        views: Several looks at each image, of `view_options`; None for one.
 
     Returns:
         As `evaluate`.
@@ -104,7 +130,7 @@ def evaluate_model(
         ValueError: The source's classes are not the model's.
     """
     scorer, report = predict_source(
-        model, source, batch_size=batch_size, max_bad=max_bad
+        model, source, batch_size=batch_size, max_bad=max_bad, views=views
     )
     counts = report.to_dict()
     return {
@@ -115,9 +141,12 @@ def evaluate_model(
     }
 
 
-def predict_source(model, source, *, batch_size: int, max_bad: float):
+def predict_source(
+    model, source, *, batch_size: int, max_bad: float, views: dict | None = None
+):
     """The task's scorer, filled with the model's answers, and the `DataReport`."""
     from visionkit.data import DataReport, make_dataset
+    from visionkit.tasks.scoring import answer_batches
 
     if source.info.task != model.task:
         raise ValueError(
@@ -144,7 +173,30 @@ def predict_source(model, source, *, batch_size: int, max_bad: float):
         max_proposals=getattr(model, "num_proposals", None),
     )
     scorer = model.scorer(source)
-    for images, target in dataset:
-        # Images stay what they are: the predictor casts on the device.
-        scorer.update(model.predict_on_batch(images), target)
+    if views is None:
+        for answers, target in answer_batches(model, dataset):
+            scorer.update(answers, target)
+        return scorer, report
+    look = _looks(model, source.origin, batch_size, views)
+    for _, target in dataset:
+        for image_id in target["image_id"].numpy().tolist():
+            scorer.add(image_id, look(image_id))
     return scorer, report
+
+
+def _looks(model, source, batch_size: int, views: dict):
+    """From the index of a record to its `Results` of several views."""
+    from visionkit.inference.answerers import build_answerer
+    from visionkit.inference.prediction import Options, answer
+
+    answerer = build_answerer(model)
+    options = Options(batch_size, top=1, score=0.0, views=views)
+
+    def look(index: int):
+        record = source.record(index)
+        path = record.get("path")
+        image = record["encoded"] if path is None else os.fsdecode(path)
+        (result,) = answer([image], answerer, options)
+        return result
+
+    return look

@@ -12,7 +12,7 @@ from keras import ops
 
 from visionkit.losses.replicas import replica_share
 from visionkit.tasks.first_device import on_first_device
-from visionkit.tasks.scoring import DetectionScorer, batches_of
+from visionkit.tasks.scoring import DetectionScorer, answer_batches, batches_of
 from visionkit.tasks.task import VisionTask, default_preprocessing
 from visionkit.types import PADDING_LABEL
 
@@ -230,8 +230,8 @@ class Detector(VisionTask):
         it counts one batch too many in the mean of each output's loss.
         """
         scorer, count = self._fresh_scorer(), 0
-        for images, target in batches:
-            scorer.update(self.predict_on_batch(images), target)
+        for answers, target in answer_batches(self, batches):
+            scorer.update(answers, target)
             count += 1
         found = scorer.summary()
         return {name: found[name] for name in self.logged_scores}, count
