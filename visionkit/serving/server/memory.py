@@ -28,3 +28,18 @@ def limit_arenas(count: int = 2) -> bool:
         return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count))
     except (AttributeError, OSError, TypeError):  # TypeError: Windows has no None
         return False
+
+
+def give_back() -> bool:
+    """Return the free pages of all heaps to the system, which glibc keeps otherwise.
+
+    What is free lies between what is not, so that heaps of many threads only grow.
+    Takes some milliseconds.
+
+    Returns:
+        Whether any was returned: other C libraries have no such call.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False

@@ -16,9 +16,13 @@ from pathlib import Path
 
 from visionkit.serving.server.bundle import Bundle
 from visionkit.serving.server.errors import ServingError
+from visionkit.serving.server.memory import give_back
 from visionkit.serving.server.sources import ModelSource
 
 LOG = logging.getLogger("visionkit.serving")
+
+TIDY_SECONDS = 30.0
+"""Between two returns of free memory to the system."""
 
 
 @dataclasses.dataclass
@@ -273,11 +277,15 @@ class Registry:
             LOG.info("%s version %d: unloaded", version.model, version.number)
 
     def _watch(self):
+        tidied = time.monotonic()
         while not self._stopped.wait(self._seconds):
             try:
                 self.refresh()
             except Exception:
                 LOG.exception("The folders could not be looked at")
+            if time.monotonic() - tidied > TIDY_SECONDS:
+                give_back()
+                tidied = time.monotonic()
 
 
 def _stamp(folder: Path) -> tuple:
