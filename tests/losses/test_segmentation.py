@@ -171,3 +171,13 @@ def test_jax_gives_the_same_without_tensorflow():
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_loss_of_recipes_is_a_name_of_the_package():
+    from visionkit import losses
+
+    for named in losses.LOSSES.values():
+        for targets in named.values():
+            for target in [targets] if isinstance(targets, str) else targets:
+                name = target.partition(":")[2]
+                assert getattr(losses, name).__name__ == name and name in losses.__all__

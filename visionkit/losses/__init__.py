@@ -1,8 +1,34 @@
-"""Losses that Keras does not have, or only for one kind of label."""
+"""Losses that Keras does not have, or only for one kind of label.
+
+    model.compile(loss=LossSum([PixelCrossentropy(), Dice()], weights=[1.0, 0.5]))
+
+Names are resolved on use, so importing the package costs nothing.
+"""
 
 from __future__ import annotations
 
 import importlib
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "boundary": ["BoundaryLoss"],
+        "boxes": ["IoULoss", "SigmoidFocalLoss", "SmoothL1"],
+        "classification": [
+            "SigmoidCrossentropy",
+            "SigmoidFocal",
+            "SoftmaxCrossentropy",
+            "SoftmaxFocal",
+        ],
+        "distribution_focal": ["DistributionFocalLoss"],
+        "lovasz": ["LovaszSoftmax"],
+        "pixels": ["OHEMCrossentropy", "PixelCrossentropy", "PixelFocal"],
+        "regions": ["Dice", "Jaccard", "Tversky"],
+        "sums": ["LossSum"],
+    },
+)
 
 _CLASSIFICATION = "visionkit.losses.classification"
 

@@ -16,7 +16,7 @@ from visionkit._version import __version__
 from visionkit.types import PORTABLE_FORMATS, STYLES
 
 _VERBS = {
-    "list": "show models, backbones, recipes, sources or augmentations",
+    "list": "show models, backbones, recipes, sources, augmentations or losses",
     "new": "find out the format of a data set and print a complete recipe for it",
     "check": "examine a recipe's data: broken files, duplicates, leaks, imbalance",
     "train": "train a recipe into a run folder",
@@ -57,7 +57,7 @@ another output stride, e.g. model.output_stride=8"""
 
 
 def _add_data_verbs(add) -> None:
-    kinds = ("models", "backbones", "recipes", "sources", "augmentations")
+    kinds = ("models", "backbones", "recipes", "sources", "augmentations", "losses")
     add["list"].add_argument("kind", nargs="?", choices=kinds, help="default: all")
 
     add["new"].add_argument("task", help="e.g. classification")

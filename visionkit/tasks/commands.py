@@ -49,6 +49,7 @@ def list_command(arguments) -> None:
         "recipes": _list_recipes,
         "sources": _list_sources,
         "augmentations": _list_augmentations,
+        "losses": _list_losses,
     }
     for kind in [arguments.kind] if arguments.kind else tables:
         console.print(tables[kind](), "")
@@ -71,6 +72,18 @@ def _list_backbones() -> Table:
     for name in BACKBONES:
         only = name in CLASSIFICATION_ONLY
         table.add_row(name, "classification" if only else "every task")
+    return table
+
+
+def _list_losses() -> Table:
+    from visionkit.losses import LOSSES
+
+    table = make_table("Losses", "task", "train.loss", "class of visionkit.losses")
+    for task, losses in LOSSES.items():
+        for name, targets in losses.items():
+            targets = [targets] if isinstance(targets, str) else targets
+            classes = ", ".join(target.partition(":")[2] for target in targets)
+            table.add_row(task, name, classes)
     return table
 
 
