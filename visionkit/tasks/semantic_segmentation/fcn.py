@@ -69,7 +69,6 @@ class FCN(Segmenter):
         images = keras.Input(backbone.input.shape[1:], name="images")
         pyramid = backbone(images)
         check_levels(pyramid)
-        check_undilated(backbone)
         if head_channels is None:
             whole = backbone.name == "vgg16_fcn"
             head_channels = (
@@ -101,6 +100,7 @@ class FCN(Segmenter):
             name=name,
             **kwargs,
         )
+        check_undilated(backbone)
         self.head = head
 
     def with_stride(self, stride: int) -> FCN:

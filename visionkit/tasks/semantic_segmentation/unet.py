@@ -77,8 +77,6 @@ class UNet(Segmenter):
         check_levels(backbone.output)
         if padding == "valid":
             backbone = unpadded(backbone)
-        else:
-            check_undilated(backbone)
         if width is None:
             finest = backbone.output.get("P0")
             width = WIDTH if finest is None else finest.shape[-1]
@@ -109,4 +107,6 @@ class UNet(Segmenter):
             name=name,
             **kwargs,
         )
+        if padding == "same":
+            check_undilated(backbone)
         self.head = head
