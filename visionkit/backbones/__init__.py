@@ -137,12 +137,7 @@ _CONVERSIONS = {
 _TAPS = {
     "vgg16_fcn": r"block[1-4]_pool",
     **dict.fromkeys(
-        [
-            f"unet{width}{norm}"
-            for width in ("", "_32", "_16")
-            for norm in ("", "_norm")
-        ],
-        r"stage[0-3]_2_relu",
+        (name for name in BACKBONES if name.startswith("unet")), r"stage[0-3]_2_relu"
     ),
     "inception_v3": r"activation(_[1-4])?|mixed\d+",
     "inception_resnet_v2": r"activation(_[1-4])?|block(35|17)_\d+_ac",

@@ -38,7 +38,8 @@ def chunks(
 
 def _measured(image: Image) -> tuple[bytes, int, int]:
     """The encoded image, its height and its width."""
+    content = read_encoded(image)
     try:
-        return (read_encoded(image), *inspect_image(image).upright_size)
+        return (content, *inspect_image(content).upright_size)
     except BadImage:
         return b"", 0, 0

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from visionkit.types import BOX_TASKS
 
-# Answer -> the scores whose best it says, and its type. Keras tells -0 from 0 in an
-# argmax, by ops on bits that neither format has; nothing here needs that.
+# Answer -> the scores whose best it says, and its type. By which op a predictor finds
+# it depends on the device; both formats have this one.
 _BEST = {"labels": ("probabilities", "int32"), "segmentation": ("logits", "uint8")}
 
 OPSET = 17  # of 2022: what runtimes of phones and browsers have by now

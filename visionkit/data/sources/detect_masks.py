@@ -7,7 +7,7 @@ from pathlib import Path
 
 from visionkit.data.sources.mask_classes import (
     CLASS_FILES,
-    read_mask_classes,
+    binary_classes,
     values_in,
 )
 from visionkit.data.sources.mask_listing import find_splits, list_masks
@@ -50,10 +50,8 @@ def _classes(root: Path, folders: dict[str, str]) -> dict:
         return {"mask_path": paths[index]}
 
     values = values_in(len(paths), record)
-    if values and values <= {0, 1, VOID_CLASS}:
-        names, code = read_mask_classes(None, None, root, lambda: values)
-        ids = {value: i for value, i in code.table if i != VOID_CLASS}
-        return {"classes": {names[i]: value for value, i in ids.items()}}
+    if table := binary_classes(values):
+        return {"classes": table}
     if values:
         return {"classes": {f"class {v}": v for v in sorted(values - {VOID_CLASS})}}
     colors = values_in(len(paths), record, colors=True)

@@ -144,9 +144,17 @@ def _counted(names: tuple[str, ...], void, values) -> dict[str, int]:
     return dict(zip(names, free, strict=False))
 
 
+def binary_classes(values: set[int]) -> dict[str, int] | None:
+    """The table of masks that have only 0 and 255, or 0 and 1; None of others."""
+    if not values or not values <= {0, 1, VOID_CLASS}:
+        return None
+    foreground = VOID_CLASS if values <= {0, VOID_CLASS} else 1
+    return dict(zip(BINARY, (0, foreground), strict=True))
+
+
 def _unnamed(values: set[int], base: Path) -> dict[str, int]:
-    if values <= {0, 1, 255} and values:
-        return dict(zip(BINARY, (0, 255 if values <= {0, 255} else 1), strict=True))
+    if table := binary_classes(values):
+        return table
     some = ", ".join(map(str, sorted(values)[:20])) or "none that can be read"
     raise ValueError(
         f"The classes of the masks in {base} are not known. Expected `classes`, one of "

@@ -24,10 +24,7 @@ def limit_arenas(count: int = 2) -> bool:
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return False
-    try:
-        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count))
-    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no None
-        return False
+    return _call("mallopt", _M_ARENA_MAX, count)
 
 
 def give_back() -> bool:
@@ -39,7 +36,12 @@ def give_back() -> bool:
     Returns:
         Whether any was returned: other C libraries have no such call.
     """
+    return _call("malloc_trim", 0)
+
+
+def _call(function: str, *arguments: int) -> bool:
+    """What a function of the C library says; False where there is none."""
     try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (AttributeError, OSError, TypeError):
+        return bool(getattr(ctypes.CDLL(None), function)(*arguments))
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no None
         return False
