@@ -231,6 +231,7 @@ def body_of(size):
         (gzip.compress(body_of(900_000).encode()), {"Content-Encoding": "gzip"}, 413),
         (b"no gzip", {"Content-Encoding": "gzip"}, 400),
     ],
+    ids=["small", "large", "compressed small", "compressed large", "not compressed"],
 )
 def test_bodies_are_limited(strict, data, headers, status):
     url = f"{strict.url}/v1/models/adder:predict"
