@@ -15,6 +15,7 @@ from visionkit._version import __version__
 from visionkit.inference import graph
 from visionkit.inference.styles import style_function
 from visionkit.serving.cases import build_cases
+from visionkit.serving.folding import folded_norms
 from visionkit.serving.gate import CHECKS, run_gate
 from visionkit.serving.publish import publish
 from visionkit.serving.report import ExportRefused, GateReport
@@ -66,7 +67,7 @@ def export(
     """Write the whole pipeline, from image bytes to answers, as a SavedModel.
 
     It holds pure TensorFlow ops, takes any batch size and needs neither visionkit nor
-    Keras. Its signatures:
+    Keras. Batch normalisations are folded into their convolutions. Its signatures:
 
     - `serving_default(image_bytes: string [B])`: encoded images to answers;
     - `images(images: uint8 [B, H, W, C])`: decoded images of any size, same answers;
@@ -117,11 +118,14 @@ def export(
     """
     model = exportable(model)
     style_function(style, model.task)
-    functions = build_signatures(model, style)
+    with folded_norms(model.predictor):
+        functions = build_signatures(model, style)
+        # The functions hold their variables weakly, and those folded are nobody's else.
+        weights = {id(v): v for f in functions.values() for v in f.variables}
 
     def build(folder: Path):
         with _written_below(folder.parent):
-            _write(folder, functions)
+            _write(folder, functions, list(weights.values()))
             more = tuple(functions.keys() & {"logits"})
             requests = warmup_requests(model.preprocessing, style, more)
             warmup = write_warmup(folder, requests)
@@ -194,13 +198,12 @@ def _written_below(base: Path):
         ) from error
 
 
-def _write(folder: Path, functions: dict) -> None:
+def _write(folder: Path, functions: dict, weights: list) -> None:
     """Write the SavedModel."""
     # The module tracks the variables that the functions read and not the Keras model,
     # with which every weight would be written a second time.
     module = tf.Module()
-    captured = {id(v): v for f in functions.values() for v in f.variables}
-    module.weights = list(captured.values())
+    module.weights = weights
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("WARNING")  # it would tell of the temporary folder
