@@ -21,6 +21,11 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_make_parametrize_id(val):
+    """Bytes do not name a test: made anew, they may differ in each process."""
+    return "bytes" if isinstance(val, bytes) and len(val) > 20 else None
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _free_memory():
     """Models and traced graphs of one file do not add up with those of the next."""

@@ -212,12 +212,18 @@ def test_hsv_is_what_colorsys_says():
     assert jitter({"images": grey}, tf.constant([1, 2]))["images"].shape == (8, 12, 1)
 
 
-def test_hsv_is_the_same_compiled_or_not():
-    """It is compiled only where the size is known and there is no GPU."""
-    jitter, seed = photometric.HsvJitter(), tf.constant([3, 1], tf.int64)
-    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "jitter",
+    [photometric.HsvJitter(), photometric.Color(0.4, 0.4, 0.4, 0.2)],
+    ids=["hsv", "color"],
+)
+def test_colours_are_the_same_compiled_or_not(jitter, channels):
+    """They are compiled only where the size is known and there is no GPU."""
+    seed = tf.constant([3, 1], tf.int64)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, channels), np.uint8)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec((None, None, channels), tf.uint8)])
     def of_any_size(image):
         return jitter({"images": image}, seed)["images"]
 

@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import math
 
+import numpy as np
+
 from visionkit.data.decode import GREY_WEIGHTS
 from visionkit.data.draws import check_pair, check_share, split_seed, uniform
 from visionkit.data.geometric import Crop
@@ -48,38 +50,65 @@ class Color:
 
     def __call__(self, sample, seed):
         """The sample with other colours; grey images keep saturation and hue."""
-        image = tf.cast(sample["images"], tf.float32)
-        channels = image.shape[-1]
         draw = uniform(seed, -1.0, 1.0, (4,))
         chosen = uniform(tf.random.fold_in(seed, 1), 0.0, 1.0, (4,)) < self.p
-        draw = tf.where(chosen, draw, 0.0)
-        bright, contrast, saturate = tf.unstack(
-            1 + draw[:3] * [self.brightness, self.contrast, self.saturation]
-        )
-        weights = tf.constant(GREY_WEIGHTS if channels == 3 else (1.0,))
-        # Every fourth pixel of every fourth row tells the mean well enough.
-        mean = tf.tensordot(tf.reduce_mean(image[::4, ::4], axis=(0, 1)), weights, 1)
-        matrix = tf.eye(channels) * contrast * bright
-        if channels == 3:
-            grey = tf.tile(weights[None], (3, 1))
-            saturation = saturate * tf.eye(3) + (1 - saturate) * grey
-            matrix = _hue_matrix(draw[3] * self.hue) @ saturation @ matrix
-        # The rows of the last two matrices sum to 1: they keep a grey offset.
-        offset = (1 - contrast) * bright * mean
-        image = tf.tensordot(image, matrix, [[2], [1]]) + offset
-        image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
-        return {**sample, "images": image}
+        largest = [self.brightness, self.contrast, self.saturation, self.hue]
+        changes = tf.where(chosen, draw, 0.0) * largest
+        return {**sample, "images": _fused(_change_color, sample["images"], changes)}
+
+
+def _change_color(image, changes, fused: bool):
+    """The image (H, W, C) uint8 after (4,) float32 changes, in `Color`'s order."""
+    channels = image.shape[-1]
+    bright, contrast, saturate = tf.unstack(1 + changes[:3])
+    weights = tf.constant(GREY_WEIGHTS if channels == 3 else (1.0,))
+    # Every fourth pixel of every fourth row tells the mean well enough.
+    few = tf.cast(image[::4, ::4], tf.float32)
+    mean = tf.tensordot(tf.reduce_mean(few, axis=(0, 1)), weights, 1)
+    matrix = tf.eye(channels) * contrast * bright
+    if channels == 3:
+        grey = tf.tile(weights[None], (3, 1))
+        saturation = saturate * tf.eye(3) + (1 - saturate) * grey
+        matrix = _hue_matrix(changes[3]) @ saturation @ matrix
+    # The rows of the last two matrices sum to 1: they keep a grey offset.
+    offset = (1 - contrast) * bright * mean
+    image = tf.cast(image, tf.float32)
+    if fused:  # a product of matrices would be no part of the one loop
+        planes = tf.unstack(image, axis=-1)
+        rows = [tf.unstack(row) for row in tf.unstack(matrix)]
+        mixed = ([p * w for p, w in zip(planes, row, strict=True)] for row in rows)
+        image = tf.stack([tf.add_n(parts) for parts in mixed], axis=-1)
+    else:
+        image = tf.tensordot(image, matrix, [[2], [1]])
+    return tf.cast(tf.clip_by_value(tf.round(image + offset), 0.0, 255.0), tf.uint8)
 
 
 def _hue_matrix(turns):
     """(3, 3) rotation of RGB about the grey axis in YIQ (NTSC 1953)."""
-    to_yiq = tf.constant(
+    to_yiq = np.array(
         [GREY_WEIGHTS, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)]
     )
     angle = turns * (2 * math.pi)
     cos, sin = tf.cos(angle), tf.sin(angle)
     rotation = tf.reshape(tf.stack([1.0, 0, 0, 0, cos, -sin, 0, sin, cos]), (3, 3))
-    return tf.linalg.inv(to_yiq) @ rotation @ to_yiq
+    to_yiq, back = to_yiq.astype("float32"), np.linalg.inv(to_yiq).astype("float32")
+    return back @ rotation @ to_yiq
+
+
+def _fused(change, image, *values):
+    """`change(image, *values, fused)`, its passes over the image made one by XLA.
+
+    Not where each size would be compiled anew, nor with a GPU, for which XLA might
+    compile it.
+    """
+    fused = image.shape.is_fully_defined()
+    fused = fused and not tf.config.get_visible_devices("GPU")
+    return (_compiled(change) if fused else change)(image, *values, fused=fused)
+
+
+@functools.cache
+def _compiled(change):
+    return tf.function(change, jit_compile=True, autograph=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,21 +138,14 @@ class HsvJitter:
             uniform(seed, -1.0, 1.0, (3,)) * [self.hue, self.saturation, self.value]
         )
         image = sample["images"]
-        # Compiled, sixty passes are one: a third of the time. Not where each size would
-        # be compiled anew, nor with a GPU, for which XLA might compile it.
-        compiled = image.shape.is_fully_defined()
-        compiled = compiled and not tf.config.get_visible_devices("GPU")
-        change = _compiled_change() if compiled else _change_hsv
-        return {**sample, "images": change(image, hue, saturation, value)}
+        # Sixty passes: as one they take a third of the time.
+        image = _fused(_change_hsv, image, hue, saturation, value)
+        return {**sample, "images": image}
 
 
-@functools.cache
-def _compiled_change():
-    return tf.function(_change_hsv, jit_compile=True, autograph=False)
-
-
-def _change_hsv(image, hue, saturation, value):
+def _change_hsv(image, hue, saturation, value, fused: bool):
     """The image (H, W, C) uint8 after the three () float32 relative changes."""
+    del fused  # written alike for both
     image = tf.cast(image, tf.float32)
     if image.shape[-1] == 3:
         image = _turn_and_saturate(image, 6 * hue, 1 + saturation)
