@@ -3,7 +3,7 @@
     python benchmarks/serving.py saved_models/flowers/3                    # steady
     python benchmarks/serving.py saved_models/flowers/3 --burst
     python benchmarks/serving.py saved_models/flowers/3 --swaps 5
-    python benchmarks/serving.py saved_models/flowers/3 --soak 100000
+    python benchmarks/serving.py saved_models/flowers/3 --soak 400000
         [--clients N] [--seconds S] [--bad 0.05] [--protocols rest grpc]
         [--images FOLDER] [--out benchmarks/results]
         [--target http://host:8501 --grpc host:8500 --model NAME]
