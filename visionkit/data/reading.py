@@ -19,12 +19,16 @@ from visionkit.data.sources.base import Source
 from visionkit.data.sources.ragged import RLE_COLUMNS
 from visionkit.types import Preprocessing
 
-FINE, NOTED, BROKEN = range(3)  # what the normal path tells the reporting one
+FINE, NOTED, END = range(3)  # what the normal path tells the reporting one
 
 BOX_COLUMNS = ("boxes", "is_crowd", "is_difficult", "area")
 
 # Records in work at once; more than the cores, since some of them wait for the disk.
 PARALLEL_RECORDS = 2 * (os.cpu_count() or 1)
+
+# Records that are protected together. At the end of each lot the cores wait for its
+# last image; a lot and the next one are held in memory, still encoded.
+LOT = min(32 * (os.cpu_count() or 1), 512)
 
 
 def read_sample(
@@ -108,53 +112,61 @@ def read_samples(records, read, report: DataReport):
     Args:
         records: A data set of records.
         read: Record to sample, graph code without state.
-        report: Is told of every record that `read` fails on.
+        report: Is told of every record that `read` fails on, before the next sample
+            is given.
 
     Returns:
         A `tf.data.Dataset` of samples, decoded in parallel.
     """
 
-    def protected(record):
-        # A data set of one sample, or of one marker if the sample fails. It starts at
-        # `range`, which tf.data knows to be free of state: with deterministic ops any
-        # other start would make it decode one record at a time.
-        sample = tf.data.Dataset.range(1).map(lambda _: read(record))
-        spec = sample.element_spec
+    def protected(lot):
+        # Errors are passed over in here alone, where there are none but those of
+        # `read`, and each lot comes to its end: a stream of nothing but broken records
+        # is told of as well. A data set for each record would do with less care; it
+        # costs as much as decoding a photograph.
+        indices = lot.get("origin", lot["index"]).batch(LOT).get_single_element()
+        samples = tf.data.Dataset.zip(lot).enumerate()
+        samples = samples.map(
+            lambda place, record: {**read(record), "place": place},
+            PARALLEL_RECORDS,
+            deterministic=True,
+        )
+        spec = samples.element_spec
 
-        def marker(_):
+        def end(_):
             empty = tf.nest.map_structure(_empty, spec)
-            index = tf.cast(origin_of(record), tf.int32)
-            return {**empty, "event": tf.constant(BROKEN), "image_id": index}
+            place = tf.size(indices, tf.int64)
+            return {**empty, "event": tf.constant(END), "place": place}
 
-        markers = tf.data.Dataset.range(1).map(marker)
-        return sample.ignore_errors().concatenate(markers).take(1)
+        ends = tf.data.Dataset.range(1).map(end)
+        samples = samples.ignore_errors().concatenate(ends)
+        return samples.map(lambda sample: {**sample, "lot": indices})
 
-    def report_event(index, event):
+    def report_events(index, event, missed):
         if event == NOTED:
             report.note("image.16bit", int(index))
-        elif int(index) not in report.bad:
-            report.add_bad(int(index), *_reason(read, report.source, int(index)))
+        for bad in missed.numpy().tolist():
+            if bad not in report.bad:
+                report.add_bad(bad, *_reason(read, report.source, bad))
         return index
 
-    def tell(sample):
+    def watch(expected, sample):
         # Python only on the rare path: the stage is cheap, so it may be serial.
-        index, event = sample["image_id"], sample["event"]
+        index, event, place = (sample[k] for k in ("image_id", "event", "place"))
+        missed = sample["lot"][expected:place]
         sample["image_id"] = tf.cond(
-            event == FINE,
+            (tf.size(missed) == 0) & (event != NOTED),
             lambda: index,
             lambda: tf.ensure_shape(
-                tf.py_function(report_event, [index, event], tf.int32), []
+                tf.py_function(report_events, [index, event, missed], tf.int32), []
             ),
         )
-        return sample
+        after = tf.where(event == END, tf.constant(0, tf.int64), place + 1)
+        return after, {k: sample[k] for k in sample if k not in ("place", "lot")}
 
-    samples = records.interleave(
-        protected,
-        cycle_length=PARALLEL_RECORDS,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return samples.map(tell).filter(lambda sample: sample["event"] != BROKEN)
+    lots = records.window(LOT).prefetch(1)
+    samples = lots.flat_map(protected).scan(tf.constant(0, tf.int64), watch)
+    return samples.filter(lambda sample: sample["event"] != END)
 
 
 def _empty(spec):
