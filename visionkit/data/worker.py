@@ -25,8 +25,8 @@ _ROOT = str(Path(__file__).parents[2])  # where this package is found
 # a transform frees is kept for the next: glibc gives memory of images' size back to the
 # system each time, which then clears it anew, a sixth of a worker's time.
 _ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
