@@ -67,7 +67,8 @@ def export(
     """Write the whole pipeline, from image bytes to answers, as a SavedModel.
 
     It holds pure TensorFlow ops, takes any batch size and needs neither visionkit nor
-    Keras. Batch normalisations are folded into their convolutions. Its signatures:
+    Keras. Batch normalisations in float32 are folded into the convolutions that they
+    follow. Its signatures:
 
     - `serving_default(image_bytes: string [B])`: encoded images to answers;
     - `images(images: uint8 [B, H, W, C])`: decoded images of any size, same answers;

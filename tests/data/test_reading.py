@@ -66,7 +66,8 @@ def test_broken_records_are_left_out_and_known_before_the_next(
     found, report = read_numbers(monkeypatch, 12, broken, lot)
     assert [index for index, _ in found] == [i for i in range(12) if i not in broken]
     for index, known in found:
-        assert known == [i for i in broken if i < index]
+        # tf.data may read ahead, so later ones may be known as well.
+        assert set(known) >= {i for i in broken if i < index}
     assert report.bad_indices == list(broken)
 
 

@@ -28,7 +28,7 @@ PARALLEL_RECORDS = 2 * (os.cpu_count() or 1)
 
 # Records that are protected together. At the end of each lot the cores wait for its
 # last image; a lot and the next one are held in memory, still encoded.
-LOT = min(32 * (os.cpu_count() or 1), 512)
+LOT = min(8 * PARALLEL_RECORDS, 256)
 
 
 def read_sample(
@@ -116,7 +116,8 @@ def read_samples(records, read, report: DataReport):
             is given.
 
     Returns:
-        A `tf.data.Dataset` of samples, decoded in parallel.
+        A `tf.data.Dataset` of samples, decoded in parallel. An error of the report, or
+        of `records`, is its end.
     """
 
     def protected(lot):

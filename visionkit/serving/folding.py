@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import keras
@@ -27,20 +28,25 @@ _FOLDABLE = {
     layers.SeparableConv2D,
 }
 
+_LOCK = threading.RLock()
+
 
 @contextlib.contextmanager
 def folded_norms(model) -> Iterator[None]:
     """Within it, `model` computes without the batch normalisations that can be folded.
 
-    Those are all that read what one convolution (or dense layer) gives to nobody else,
-    however deep inside other layers. The model's own weights are not touched: the
-    convolutions read others, made here. They live as long as who traces a function
-    keeps its variables, which a function itself does not.
+    Those are they that read what one convolution (or dense layer) gives to nobody else,
+    however deep inside other layers, in float32: in half precision the folded kernels
+    would be rounded, and the answers be others. The model's own weights are not
+    touched: the convolutions read others, made here. They live as long as who traces a
+    function keeps its variables, which a function itself does not.
+
+    One thread at a time: what another one traces meanwhile is folded as well.
 
     Args:
         model: A functional `keras.Model`, on the TensorFlow backend.
     """
-    with contextlib.ExitStack() as stack:
+    with _LOCK, contextlib.ExitStack() as stack:
         for convolution, norm in find_pairs(model):
             stack.enter_context(_calling(convolution, fold(convolution, norm).call))
             stack.enter_context(_calling(norm, lambda inputs, **_: inputs))
@@ -107,7 +113,12 @@ def fold(convolution, norm) -> keras.layers.Layer:
         scale = scale.reshape(kernel.shape[2:])
     elif isinstance(convolution, layers.Conv2DTranspose):
         scale = scale[:, None]
-    config = {**convolution.get_config(), "use_bias": True, "bias_initializer": "zeros"}
+    config = {**convolution.get_config(), "use_bias": True}
+    for key in config:  # nothing is to be drawn, and functions cannot be read back
+        if key.endswith("_initializer"):
+            config[key] = "zeros"
+        elif key.endswith(("_regularizer", "_constraint")):
+            config[key] = None
     folded = type(convolution).from_config(config)
     folded.build_from_config(convolution.get_build_config())
     folded.set_weights([*others, kernel * scale, bias])
@@ -115,10 +126,18 @@ def fold(convolution, norm) -> keras.layers.Layer:
 
 
 def _is_foldable(layer) -> bool:
-    return type(layer) in _FOLDABLE and layer.activation is keras.activations.linear
+    return (
+        type(layer) in _FOLDABLE
+        and layer.activation is keras.activations.linear
+        and layer.compute_dtype == "float32"
+        and getattr(layer, "data_format", "channels_last") == "channels_last"
+        and not getattr(layer, "lora_enabled", False)
+    )
 
 
 def _is_by_channel(norm) -> bool:
+    if not norm.built:  # there, but not used
+        return False
     return norm.axis % norm.input_spec.ndim == norm.input_spec.ndim - 1
 
 
