@@ -28,7 +28,7 @@ PARALLEL_RECORDS = 2 * (os.cpu_count() or 1)
 
 # Records that are protected together. At the end of each lot the cores wait for its
 # last image; a lot and the next one are held in memory, still encoded.
-LOT = min(8 * PARALLEL_RECORDS, 256)
+LOT = min(16 * PARALLEL_RECORDS, 256)
 
 
 def read_sample(
