@@ -121,12 +121,13 @@ def export(
     style_function(style, model.task)
     with folded_norms(model.predictor):
         functions = build_signatures(model, style)
-        # The functions hold their variables weakly, and those folded are nobody's else.
+        # The functions hold their variables weakly, and nobody else has those folded.
         weights = {id(v): v for f in functions.values() for v in f.variables}
+        weights = list(weights.values())
 
     def build(folder: Path):
         with _written_below(folder.parent):
-            _write(folder, functions, list(weights.values()))
+            _write(folder, functions, weights)
             more = tuple(functions.keys() & {"logits"})
             requests = warmup_requests(model.preprocessing, style, more)
             warmup = write_warmup(folder, requests)

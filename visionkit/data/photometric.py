@@ -57,7 +57,7 @@ class Color:
         return {**sample, "images": _fused(_change_color, sample["images"], changes)}
 
 
-def _change_color(image, changes, fused: bool):
+def _change_color(image, changes):
     """The image (H, W, C) uint8 after (4,) float32 changes, in `Color`'s order."""
     channels = image.shape[-1]
     bright, contrast, saturate = tf.unstack(1 + changes[:3])
@@ -73,7 +73,7 @@ def _change_color(image, changes, fused: bool):
     # The rows of the last two matrices sum to 1: they keep a grey offset.
     offset = (1 - contrast) * bright * mean
     image = tf.cast(image, tf.float32)
-    if fused:  # a product of matrices would be no part of the one loop
+    if _is_fused(image):  # a product of matrices would be no part of the one loop
         planes = tf.unstack(image, axis=-1)
         rows = [tf.unstack(row) for row in tf.unstack(matrix)]
         mixed = ([p * w for p, w in zip(planes, row, strict=True)] for row in rows)
@@ -96,14 +96,18 @@ def _hue_matrix(turns):
 
 
 def _fused(change, image, *values):
-    """`change(image, *values, fused)`, its passes over the image made one by XLA.
+    """`change(image, *values)`; where XLA can, its passes over the image made one."""
+    return (_compiled(change) if _is_fused(image) else change)(image, *values)
+
+
+def _is_fused(image) -> bool:
+    """Whether XLA makes one pass of many.
 
     Not where each size would be compiled anew, nor with a GPU, for which XLA might
     compile it.
     """
     fused = image.shape.is_fully_defined()
-    fused = fused and not tf.config.get_visible_devices("GPU")
-    return (_compiled(change) if fused else change)(image, *values, fused=fused)
+    return fused and not tf.config.get_visible_devices("GPU")
 
 
 @functools.cache
@@ -143,9 +147,8 @@ class HsvJitter:
         return {**sample, "images": image}
 
 
-def _change_hsv(image, hue, saturation, value, fused: bool):
+def _change_hsv(image, hue, saturation, value):
     """The image (H, W, C) uint8 after the three () float32 relative changes."""
-    del fused  # written alike for both
     image = tf.cast(image, tf.float32)
     if image.shape[-1] == 3:
         image = _turn_and_saturate(image, 6 * hue, 1 + saturation)

@@ -128,7 +128,7 @@ def read_samples(records, read, report: DataReport):
         indices = lot.get("origin", lot["index"]).batch(LOT).get_single_element()
         samples = tf.data.Dataset.zip(lot).enumerate()
         samples = samples.map(
-            lambda place, record: {**read(record), "place": place},
+            lambda place, record: {**read(record), "place": place, "lot": indices},
             PARALLEL_RECORDS,
             deterministic=True,
         )
@@ -137,11 +137,11 @@ def read_samples(records, read, report: DataReport):
         def end(_):
             empty = tf.nest.map_structure(_empty, spec)
             place = tf.size(indices, tf.int64)
-            return {**empty, "event": tf.constant(END), "place": place}
+            event = tf.constant(END)
+            return {**empty, "event": event, "place": place, "lot": indices}
 
         ends = tf.data.Dataset.range(1).map(end)
-        samples = samples.ignore_errors().concatenate(ends)
-        return samples.map(lambda sample: {**sample, "lot": indices})
+        return samples.ignore_errors().concatenate(ends)
 
     def report_events(index, event, missed):
         if event == NOTED:
